@@ -1,0 +1,155 @@
+"""The command line of train.py: config files, then overrides, become one checked description of a run."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsConfigDict
+
+from configs.errors import OneLineParser, UserError, did_you_mean
+from configs.schema import DURATIONS, Config
+
+USAGE = "python train.py CONFIG... [--section.key VALUE]... [--run NAME] [--resume | --overwrite] [--dry-run]"
+EXAMPLE = "for example: python train.py configs/python.toml --train.minutes 5 --optim.lr 1e-3"
+CLI = "command line"
+LARGEST_FILE = 2**20  # bytes of one config
+
+
+class Options(Config, BaseSettings):
+    """All that train.py can be told."""
+
+    model_config = SettingsConfigDict(cli_avoid_json=True, cli_hide_none_type=True)
+
+    run: str | None = None
+    """name of a folder under runs/, or a path (default: the first config's name)"""
+    resume: CliImplicitFlag[bool] = False
+    """continue the run where it stopped, or start it"""
+    overwrite: CliImplicitFlag[bool] = False
+    """replace the run if it exists"""
+    dry_run: CliImplicitFlag[bool] = False
+    """say what would be done, and do nothing"""
+
+
+class Command(NamedTuple):
+    """A command line that has been understood."""
+
+    settings: dict[str, Any]
+    """what was given, by dotted name"""
+    origins: dict[str, str]
+    """where each came from: a file, or CLI"""
+    run: str
+    resume: bool
+    overwrite: bool
+    dry_run: bool
+
+
+def parse(arguments: list[str]) -> Command:
+    """Understand train.py's arguments. Raises UserError, or SystemExit after --help."""
+    count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    files, options = arguments[:count], arguments[count:]
+    parser = OneLineParser("train.py", USAGE, "Train a network.", EXAMPLE, allow_abbrev=False)
+    options = ["--dry_run" if word == "--dry-run" else word for word in map(underscores, options)]
+    given = CliSettingsSource(Options, cli_parse_args=options, root_parser=parser)()
+    flags = {name: given.pop(name, False) for name in ("resume", "overwrite", "dry_run")}
+    run = given.pop("run", None) or (Path(files[0]).stem if files else None)
+    if not (files or flags["resume"]) or run is None:
+        raise UserError(f"which config? {USAGE}")
+    if flags["resume"] and flags["overwrite"]:
+        raise UserError(f"{CLI}: --resume continues a run and --overwrite replaces it; choose one")
+    settings, origins = merge([(file, read(file)) for file in files] + [(CLI, flatten(given))])
+    if files:
+        check(settings, origins)
+    return Command(settings, origins, run, **flags)
+
+
+def underscores(word: str) -> str:
+    """--train.batch-size is --train.batch_size; what follows = is left as it is."""
+    name, equals, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+
+
+def read(file: str) -> dict[str, Any]:
+    """A TOML file as dotted names and values. Raises UserError if it can't be read."""
+    path = Path(file)
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UserError(f"{file} is too large to be a config")
+        return flatten(tomllib.loads(path.read_bytes().decode()))
+    except FileNotFoundError as error:
+        known = sorted(str(p) for p in Path("configs").glob("*.toml"))
+        raise UserError(f"there is no config {file}{did_you_mean(file, known)}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{file} is not TOML: {error}") from error
+    except RecursionError as error:
+        raise UserError(f"{file} is nested too deeply to be a config") from error
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train": {"steps": 1}} -> {"train.steps": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """{"train.steps": 1} -> {"train": {"steps": 1}}."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *path, key = name.split(".")
+        place = tree
+        for part in path:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise UserError(f"{name}: {part} is a value and a table at once")
+        place[key] = value
+    return tree
+
+
+def merge(sources: list[tuple[str, dict[str, Any]]]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Later sources win, key by key; one that gives a duration replaces whichever was given before."""
+    durations = {f"train.{name}" for name in DURATIONS}
+    settings: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, flat in sources:
+        replaced = durations if durations & flat.keys() else set()
+        settings = {name: value for name, value in settings.items() if name not in replaced} | flat
+        origins |= dict.fromkeys(flat, origin)
+    return settings, {name: origins[name] for name in settings}
+
+
+def check(settings: dict[str, Any], origins: dict[str, str]) -> Config:
+    """The config that these settings make. Raises UserError for the first of them that is wrong."""
+    try:
+        return Config.model_validate(unflatten(settings))
+    except ValidationError as error:
+        raise UserError(explain(error.errors()[0], origins)) from error
+
+
+def explain(error: Any, origins: dict[str, str]) -> str:
+    """One line for one of pydantic's errors: file, key, what was expected, what was found."""
+    path = [str(part) for part in error["loc"] if part not in ("mlp", "gpt")]
+    name = ".".join(path)
+    inside = [origin for key, origin in origins.items() if f"{key}.".startswith(f"{name}.") or not name]
+    around = [origin for key, origin in origins.items() if name.startswith(f"{key}.")]
+    where = (inside or around or ["config"])[-1]
+    if error["type"] == "extra_forbidden":
+        return f"{where}: there is no setting {name}{did_you_mean(name, all_settings())}"
+    if error["type"] == "missing":
+        return f"{where}: {name} is missing"
+    if error["type"].startswith("union_tag"):
+        return f'{where}: model.kind must be "mlp" or "gpt"'
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{where}: {message}"
+    return f"{where}: {name}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+
+
+def all_settings() -> list[str]:
+    """The dotted name of every setting."""
+    from configs.schema import DataConfig, GPTConfig, LogConfig, MLPConfig, OptimConfig, TrainConfig
+
+    sections = [("model", GPTConfig), ("model", MLPConfig), ("data", DataConfig), ("optim", OptimConfig)]
+    sections += [("train", TrainConfig), ("log", LogConfig)]
+    return list(dict.fromkeys(f"{s}.{name}" for s, table in sections for name in table.model_fields))

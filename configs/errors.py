@@ -1,0 +1,72 @@
+"""What a user's mistake is answered with: one line that says what, where, and the way out. Never a traceback."""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn, TypeVar
+
+T = TypeVar("T")
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+class UserError(Exception):
+    """A mistake that one line answers; `exit_code` is what the command then returns to the shell."""
+
+    def __init__(self, message: str, exit_code: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean X?" for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def one_line(message: object) -> str:
+    """The message on one line, without anything that could steer a terminal."""
+    text = " ".join(str(message).split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse, with its mistakes answered in one line that names the option that was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        words = message.removeprefix("unrecognized arguments: ").split()
+        if words == message.split():
+            raise UserError(f"command line: {message}")
+        option = words[0].split("=")[0]
+        if not option.startswith("-"):
+            raise UserError(f"command line: {option!r} is one word too many")
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        same = [name for name in known if name.rpartition(".")[2].lstrip("-") == option.lstrip("-")]
+        guess = f"; did you mean {' or '.join(same)}?" if same else did_you_mean(option, known)
+        raise UserError(f"command line: there is no option {option}{guess}")
+
+
+def answer(main: Callable[[], int | None]) -> int:
+    """Run a script's main function and turn what goes wrong into one line and an exit code."""
+    try:
+        return main() or 0
+    except UserError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {one_line(where + (error.strerror or str(error)))}", file=sys.stderr)
+        return 1
+
+
+def result_or_exit(parse: Callable[[], T]) -> T:
+    """What `parse` returns; the process ends in one line if it can't."""
+    results: list[T] = []
+    code = answer(lambda: results.append(parse()))
+    return results[0] if results else sys.exit(code)

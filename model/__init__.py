@@ -1,0 +1,19 @@
+"""Networks: everything the lessons draw, and the step from logits to text."""
+
+from configs.schema import GPTConfig, MLPConfig
+from model.gpt import GPT
+from model.initialise import initialise_mlp
+from model.mlp import MLP
+
+__all__ = ["GPT", "MLP", "GPTConfig", "MLPConfig", "build_model"]
+
+
+def build_model(config: MLPConfig | GPTConfig) -> MLP | GPT:
+    """The network that a config describes, with first weights from torch's random state."""
+    match config:
+        case MLPConfig():
+            model = MLP(config.sizes, config.activation, config.dropout)
+            initialise_mlp(model, config.init)
+            return model
+        case GPTConfig():
+            return GPT(config)

@@ -1,0 +1,260 @@
+"""Weights on disk that are whole or not there: written beside, hashed, renamed, verified before they are used."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from configs.errors import UserError
+from configs.schema import Settings
+from training.run import Run
+
+STEP = re.compile(r"step-\d{6,18}")
+FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
+LARGEST_HEADER = 4 * 2**20  # bytes; a hostile header of 19 MB takes 8 s to parse
+LARGEST_JSON = 2**20
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Damaged(UserError):
+    """A checkpoint that is not what was saved."""
+
+    def __init__(self, folder: Path, reason: object) -> None:
+        super().__init__(f"{folder} is damaged: {reason}", exit_code=1)
+
+
+class State(Settings):
+    """state.json: where training stood."""
+
+    step: Annotated[int, Field(ge=0)]
+    """updates made"""
+    log_bytes: Annotated[int, Field(ge=0)]
+    """length of log.jsonl at that moment; --resume cuts it back to this"""
+
+
+class Manifest(Settings):
+    """manifest.json: the SHA-256 of every other file."""
+
+    sha256: dict[str, Digest]
+
+
+class Checkpoint(NamedTuple):
+    """A folder whose every file has been found whole."""
+
+    folder: Path
+    state: State
+
+
+def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Optimizer]) -> Path:
+    """Write checkpoints/step-N so that a crash at any moment leaves either all of it or nothing.
+
+    Raises FloatingPointError, before anything is written, if a tensor is not finite.
+    """
+    weights = model_tensors(model)
+    moments = optimizer_tensors(model, optimizers)
+    for name, tensor in {**weights, **moments}.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise FloatingPointError(name)
+    folder = checkpoints / f"step-{state.step:06d}"
+    beside = checkpoints / f".{folder.name}.partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    save_file(weights, beside / "model.safetensors")
+    save_file(moments, beside / "optimizer.safetensors")
+    (beside / "state.json").write_text(state.model_dump_json())
+    manifest = {"sha256": {name: sha256(beside / name) for name in sorted(FILES)}}
+    (beside / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    for file in beside.iterdir():
+        file.chmod(0o644)
+        sync(file)
+    sync(beside)
+    if folder.exists():  # left from before a resume; its twin replaces it
+        shutil.rmtree(folder)
+    beside.rename(folder)
+    sync(checkpoints)
+    return folder
+
+
+def verify(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`, if its files are exactly those of its manifest, hash by hash.
+
+    Raises Damaged otherwise.
+    """
+    try:
+        if sorted(os.listdir(folder)) != sorted(FILES | {"manifest.json"}):
+            raise Damaged(folder, "its files are not those of a checkpoint")
+        manifest = Manifest.model_validate_json(small(folder / "manifest.json"))
+        if manifest.sha256.keys() != FILES:
+            raise Damaged(folder, "its manifest does not list its files")
+        for name, digest in manifest.sha256.items():
+            if sha256(folder / name) != digest:
+                raise Damaged(folder, f"{name} has changed since it was saved")
+        state = State.model_validate_json(small(folder / "state.json"))
+    except (OSError, ValidationError, RecursionError) as error:
+        raise Damaged(folder, str(error).splitlines()[0]) from error
+    return Checkpoint(folder, state)
+
+
+def step_folders(checkpoints: Path) -> list[Path]:
+    """All step folders, the newest first."""
+    found = [f for f in checkpoints.glob("step-*") if STEP.fullmatch(f.name)] if checkpoints.is_dir() else []
+    return sorted(found, key=lambda folder: int(folder.name[5:]), reverse=True)
+
+
+def last(checkpoints: Path) -> Checkpoint | None:
+    """The newest checkpoint that is whole; what is damaged is named on the way. None if there is none."""
+    for folder in step_folders(checkpoints):
+        try:
+            return verify(folder)
+        except Damaged as error:
+            print(f"warning: {error}; looking for an older one", file=sys.stderr)
+    return None
+
+
+def best(checkpoints: Path) -> Checkpoint | None:
+    """The checkpoint that `best` names, if there is one and it is whole, else the last."""
+    file = checkpoints / "best"
+    name = small(file).decode(errors="replace").strip() if file.is_file() else ""
+    if STEP.fullmatch(name):
+        try:
+            return verify(checkpoints / name)
+        except Damaged as error:
+            print(f"warning: {error}; taking the last one", file=sys.stderr)
+    return last(checkpoints)
+
+
+def set_best(checkpoints: Path, step: int) -> None:
+    """Name the checkpoint of this step the best."""
+    beside = checkpoints / ".best.partial"
+    beside.write_text(f"step-{step:06d}\n")
+    sync(beside)
+    beside.replace(checkpoints / "best")
+    sync(checkpoints)
+
+
+def prune(checkpoints: Path, keep: int) -> None:
+    """Delete all but the best and the newest `keep` (0: keep all), once the newest is known to be whole."""
+    folders = step_folders(checkpoints)
+    file = checkpoints / "best"
+    best_name = file.read_text().strip() if file.is_file() else ""
+    if keep and len(folders) > keep:
+        verify(folders[0])
+        for folder in folders[keep:]:
+            if folder.name != best_name:
+                shutil.rmtree(folder)
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter by name; one that is tied to another appears once."""
+    return {name: p.detach().contiguous() for name, p in model.named_parameters()}
+
+
+def resume(run: Run, model: nn.Module, optimizers: list[Optimizer]) -> int | None:
+    """Take up the run's newest good checkpoint and cut its log back to that moment.
+
+    Returns the steps made so far, None for a run that has no checkpoint yet.
+    """
+    found = last(run.checkpoints)
+    if found is None:
+        run.cut_log(0)
+        return None
+    load_model(found, model)
+    load_optimizers(found, model, optimizers)
+    run.cut_log(found.state.log_bytes)
+    return found.state.step
+
+
+def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
+    """Copy the saved weights into the model. Raises Damaged if names, shapes or types differ."""
+    wanted = model_tensors(model)
+    for name, tensor in read_tensors(checkpoint.folder / "model.safetensors", wanted).items():
+        wanted[name].copy_(tensor)
+
+
+def optimizer_tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Tensor]:
+    """What the optimisers remember: "parameter name/moment name" -> tensor."""
+    names = {p: name for name, p in model.named_parameters()}
+    return {
+        f"{names[p]}/{key}": value.detach().contiguous()
+        for optimizer in optimizers
+        for p, memory in optimizer.state.items()
+        for key, value in memory.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizers(checkpoint: Checkpoint, model: nn.Module, optimizers: list[Optimizer]) -> None:
+    """Give the optimisers back what they remembered. Raises Damaged if it does not fit the model."""
+    file = checkpoint.folder / "optimizer.safetensors"
+    tensors = read_tensors(file, None)
+    named = dict(model.named_parameters())
+    names = {p: name for name, p in named.items()}
+    memory: dict[str, dict[str, Tensor]] = {}
+    for full, tensor in tensors.items():
+        name, _, key = full.rpartition("/")
+        if name not in named or (tensor.ndim and tensor.shape != named[name].shape):
+            raise Damaged(checkpoint.folder, f"{file.name}: {full} does not belong to this network")
+        memory.setdefault(name, {})[key] = tensor
+    for optimizer in optimizers:
+        saved = optimizer.state_dict()
+        order = [p for group in optimizer.param_groups for p in group["params"]]
+        state = {i: memory[names[p]] for i, p in enumerate(order) if names[p] in memory}
+        optimizer.load_state_dict({**saved, "state": state})
+
+
+def read_tensors(file: Path, wanted: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; names, shapes and types are checked before any is read.
+
+    Raises Damaged, also for a header that is too large to be parsed in good time.
+    """
+    try:
+        with file.open("rb") as raw:
+            if int.from_bytes(raw.read(8), "little") > LARGEST_HEADER:
+                raise Damaged(file.parent, f"{file.name} has too large a header")
+        with safe_open(file, framework="pt") as tensors:
+            if wanted is not None:
+                found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
+                expected = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+                if found != expected:
+                    strange = sorted(set(found.items()) ^ set(expected.items()))[0][0]
+                    raise Damaged(file.parent, f"{file.name}: {strange} does not fit this network")
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}
+    except (OSError, SafetensorError) as error:
+        raise Damaged(file.parent, f"{file.name}: {error}") from error
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def small(path: Path) -> bytes:
+    """The bytes of a file that has no reason to be large. Raises Damaged if it is."""
+    with path.open("rb") as file:
+        content = file.read(LARGEST_JSON + 1)
+    if len(content) > LARGEST_JSON:
+        raise Damaged(path.parent, f"{path.name} is too large")
+    return content
+
+
+def sync(path: Path) -> None:
+    """Wait until the file or folder is on the disk itself (Windows cannot do it for folders)."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,69 @@
+"""Where and how numbers are computed: device, precision, threads, compilation, and dropout's random state."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from configs.errors import UserError
+from configs.schema import TrainConfig
+from data.seeds import seed_for
+
+TINY = 100_000  # parameters; below, a second thread costs more than it gives
+REPAID = 2_000  # steps after which torch.compile has earned its minute on a GPU
+
+
+def choose_device(asked: str) -> str:
+    """`auto` becomes cuda, else mps, else cpu. Raises UserError for a device that isn't there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return next(name for name, available in there.items() if available)
+    kind, _, index = asked.partition(":")
+    if not there[kind] or (index and int(index) >= torch.cuda.device_count()):
+        raise UserError(f"train.device: there is no {asked} here; use {choose_device('auto')}")
+    return asked
+
+
+def choose_dtype(asked: str, device: str) -> str:
+    """`auto` is bfloat16 on a GPU that computes in it, float32 elsewhere."""
+    if asked == "auto":
+        fast = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if fast else "float32"
+    return asked
+
+
+def choose_compile(asked: str, device: str, steps: int) -> str:
+    """`auto` compiles where the run is long enough to repay it and the GPU can (capability 7.0 and up)."""
+    if asked == "auto":
+        able = device.startswith("cuda") and torch.cuda.get_device_capability(device) >= (7, 0)
+        return "on" if able and steps >= REPAID else "off"
+    return asked
+
+
+def choose_threads(asked: str | int, parameters: int) -> int:
+    """`auto` is one for a tiny network, else all cores."""
+    if isinstance(asked, int):
+        return asked
+    return 1 if parameters < TINY else torch.get_num_threads()
+
+
+def wrap(model: nn.Module, train: TrainConfig) -> Callable[[Tensor], Tensor]:
+    """The model as training calls it; the model itself stays plain, so its names never grow a prefix."""
+    forward = torch.compile(model) if train.compile == "on" else model
+    if train.dtype == "bfloat16":
+        return torch.autocast(str(train.device).partition(":")[0], torch.bfloat16)(forward)
+    return forward
+
+
+def seed_dropout(seed: int, number: int, device: str) -> None:
+    """Make the dropout of a batch a function of the seed and the batch's number."""
+    value = seed_for(seed, "dropout", number)
+    if device.startswith("cuda"):
+        torch.cuda.manual_seed(value)
+    else:
+        torch.default_generator.manual_seed(value)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory has run out."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)

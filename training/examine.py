@@ -1,0 +1,99 @@
+"""What is done at every evaluation: the loss on the whole validation split, a sample, the best kept, a picture."""
+
+from collections.abc import Callable
+
+import torch
+
+from data.seeds import seed_for
+from data.text import Text
+from data.tokenizer import decode, first_token
+from model.generate import generate
+from training import checkpoint
+from training.evaluate import evaluate
+from training.learner import Learner
+from training.loss import LOSSES
+from training.report import draw_curves, rising, say, visible
+from training.run import Run, append, read_log
+
+SAMPLE_TEMPERATURE = 0.8
+
+
+def scores(learner: Learner, split: str, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
+    """Loss over the whole split, with accuracy for digits, perplexity and bits per byte for text.
+
+    Empty if `stop` asked to give up.
+    """
+    train, data = learner.config.train, learner.data
+    loss = LOSSES[train.loss]
+    size = train.batch_size
+    result = evaluate(learner.model, data, split, loss, forward=learner.forward, size=size, stop=stop)
+    if result is None:
+        return {}
+    if isinstance(data, Text):
+        bits = result.bits_per_byte(data.byte_count(split))
+        return {"loss": result.loss, "perplexity": result.perplexity, "bits_per_byte": bits}
+    return {"loss": result.loss, "accuracy": result.accuracy}
+
+
+def examine(learner: Learner, run: Run, step: int, stop: Callable[[], bool]) -> None:
+    """Evaluate at this step, whose checkpoint is on disk already; write down what is found."""
+    keep = learner.config.train.keep
+    if learner.data.count("val"):
+        found = scores(learner, "val", stop)
+        if not found:
+            return
+        run.log(step=step, **{f"val_{name}": value for name, value in found.items()})
+        say(f"step {step:,}: validation {listed(found)}")
+        losses = validation_losses(run)
+        if losses[-1] == min(losses):
+            checkpoint.set_best(run.checkpoints, step)
+        if advice := rising(losses):
+            say(advice)
+    checkpoint.prune(run.checkpoints, keep)
+    show_sample(learner, run, step)
+    draw_curves(run.folder)
+
+
+def validation_losses(run: Run) -> list[float]:
+    """The validation loss of every evaluation so far, the first first."""
+    return [line["val_loss"] for line in read_log(run.folder) if "val_loss" in line]
+
+
+def out_of_patience(learner: Learner, run: Run) -> bool:
+    """Whether the last `patience` evaluations brought no new best."""
+    patience, losses = learner.config.train.patience, validation_losses(run)
+    return bool(patience and losses and len(losses) - 1 - losses.index(min(losses)) >= patience)
+
+
+def show_sample(learner: Learner, run: Run, step: int) -> None:
+    """Let a text network speak, to the terminal and samples.txt; training's random state is not touched."""
+    length = learner.config.log.sample_tokens
+    if not (isinstance(learner.data, Text) and length):
+        return
+    tokenizer = learner.data.tokenizer
+    generator = torch.Generator().manual_seed(seed_for(learner.config.train.seed, "sample", step))
+    training = learner.model.training
+    tokens = generate(learner.model, [first_token(tokenizer)], length, SAMPLE_TEMPERATURE, generator=generator)
+    text = decode(tokenizer, list(tokens))
+    learner.model.train(training)
+    append(run.folder / "samples.txt", f"--- step {step}\n{text}\n")
+    say(visible(text))
+
+
+def report_test(learner: Learner, run: Run, step: int) -> None:
+    """At the end: what the best checkpoint scores on the images that chose nothing."""
+    splits = [name for name in ("test", "mnist-test") if learner.data.count(name)]
+    best = checkpoint.best(run.checkpoints) if splits else None
+    if best is None:
+        return
+    checkpoint.load_model(best, learner.model)
+    for split in splits:
+        found = scores(learner, split)
+        run.log(step=step, of=best.state.step, **{f"{split}_{name}": value for name, value in found.items()})
+        say(f"{split} images, step {best.state.step:,}: {listed(found)}")
+
+
+def listed(found: dict[str, float]) -> str:
+    """Scores as a person reads them."""
+    shown = {"accuracy": "{:.2%}", "perplexity": "{:.2f}"}
+    return ", ".join(f"{n.replace('_', ' ')} {shown.get(n, '{:.4f}').format(v)}" for n, v in found.items())

@@ -1,0 +1,39 @@
+"""All that one step of training touches, side by side: the network, its optimisers, its data, its settings."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from configs.schema import Config
+from data.dataset import Dataset
+from model import build_model
+from training.device import wrap
+from training.optim import build_optimizers
+
+
+class Learner(NamedTuple):
+    """A value, not a trainer: functions take it apart."""
+
+    config: Config
+    """resolved: no `auto` left"""
+    data: Dataset
+    model: nn.Module
+    forward: Callable[[Tensor], Tensor]
+    """the model as training calls it: compiled, or in bfloat16"""
+    parameters: list[nn.Parameter]
+    """those that learn"""
+    optimizers: list[Optimizer]
+
+
+def build_learner(config: Config, data: Dataset) -> Learner:
+    """A network with its first weights, drawn from the run's seed."""
+    assert config.model is not None
+    train = config.train
+    torch.set_num_threads(int(train.threads))
+    torch.manual_seed(train.seed)
+    model = build_model(config.model).to(train.device)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return Learner(config, data, model, wrap(model, train), parameters, build_optimizers(model, config.optim))

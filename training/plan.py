@@ -1,0 +1,178 @@
+"""The plan: every `auto` becomes a value, once, before the first step; and what the run will cost is said."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from configs.command import CLI, check, flatten
+from configs.errors import UserError
+from configs.schema import Config, GPTConfig, LogConfig
+from data.dataset import Dataset
+from data.text import Text
+from model import build_model
+from training.device import choose_compile, choose_device, choose_dtype, choose_threads
+from training.restore import Restored
+from training.run import Record
+
+EVALUATIONS = 10  # in a run, unless eval_every says otherwise
+LATEST = 1.5  # times the budget of train.minutes: when a run is cut at the latest
+TRIAL_SECONDS, TRIAL_STEPS = 1.0, 20
+BYTES_EACH = 16  # float32 weight, gradient and Adam's two moments
+RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience")} | {
+    f"log.{name}" for name in LogConfig.model_fields
+}
+
+
+def with_base(asked: Config, restored: Restored) -> Config:
+    """The config with the network of the run that it starts from.
+
+    Dropout may differ. Raises UserError for any other setting of [model] that does.
+    """
+    base = restored.model_config
+    given = asked.model.model_dump(include=asked.model.model_fields_set) if asked.model else {}
+    for name, value in given.items():
+        if name != "dropout" and getattr(base, name, None) != value:
+            raise UserError(
+                f"model.{name}={value!r} does not fit train.start={asked.train.start}, whose network has "
+                f"{getattr(base, name, 'no such setting')!r}; leave [model] out"
+            )
+    dropout = given.get("dropout", base.dropout)
+    return asked.model_copy(update={"model": base.model_copy(update={"dropout": dropout})})
+
+
+def with_vocabulary(asked: Config, data: Dataset) -> Config:
+    """The config with as many tokens as the tokenizer has. Raises UserError if another number was asked for."""
+    if not (isinstance(data, Text) and isinstance(asked.model, GPTConfig)):
+        return asked
+    size, wanted = data.tokenizer.vocab_size, asked.model.vocab_size
+    if "vocab_size" in asked.model.model_fields_set and wanted != size:
+        raise UserError(f"model.vocab_size={wanted}, but the tokenizer has {size} tokens; leave it out")
+    return asked.model_copy(update={"model": asked.model.model_copy(update={"vocab_size": size})})
+
+
+def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) -> tuple[Config, float]:
+    """The same run with a value for every `auto`, and the seconds of one step as `time_step` measures them."""
+    train = asked.train
+    device = choose_device(train.device)
+    config = change(
+        asked,
+        device=device,
+        dtype=choose_dtype(train.dtype, device),
+        threads=choose_threads(train.threads, count_parameters(asked)),
+        compile=choose_compile(train.compile, device, train.steps or 0),
+        steps=train.steps if train.minutes is None else 1,
+        minutes=None,
+    )
+    if train.epochs is not None:
+        per_epoch = data.count("train") / (train.batch_size * train.accumulate)
+        config = change(config, steps=math.ceil(train.epochs * per_epoch), epochs=None)
+    seconds = time_step(config)
+    if train.minutes is not None:
+        config = change(config, steps=steps_within(60 * train.minutes, config, data, seconds))
+    assert config.train.steps is not None
+    eval_every = train.eval_every or max(1, math.ceil(config.train.steps / EVALUATIONS))
+    return change(config, eval_every=eval_every, save_every=train.save_every or eval_every), seconds
+
+
+def change(config: Config, **updates: Any) -> Config:
+    """The config with some settings of [train] replaced."""
+    return config.model_copy(update={"train": config.train.model_copy(update=updates)})
+
+
+def seconds_per_step(update: Callable[[int], Any]) -> float:
+    """The median time of some throwaway steps, the first left out."""
+    update(0)
+    times: list[float] = []
+    while not times or (sum(times) < TRIAL_SECONDS and len(times) < TRIAL_STEPS):
+        begin = time.perf_counter()
+        update(len(times) + 1)
+        times.append(time.perf_counter() - begin)
+    return sorted(times)[len(times) // 2]
+
+
+def steps_within(budget: float, config: Config, data: Dataset, seconds: float) -> int:
+    """Steps that fit into so many seconds, evaluations included.
+
+    One of those costs about a third of a step per batch: it has no backward pass.
+    """
+    train = config.train
+    evaluation = data.count("val") / (train.batch_size * train.accumulate) * seconds / 3
+    if train.eval_every:
+        return max(1, int(budget / (seconds + evaluation / train.eval_every)))
+    return max(1, int((budget - (EVALUATIONS + 1) * evaluation) / seconds))
+
+
+def count_parameters(config: Config) -> int:
+    """How many numbers the network has; it is built on the meta device, which takes no memory."""
+    assert config.model is not None
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_model(config.model).parameters())
+
+
+def require_memory(config: Config) -> None:
+    """Raises UserError where weights, gradients and Adam's two moments alone exceed the machine's memory."""
+    need, have = BYTES_EACH * count_parameters(config), memory(choose_device(config.train.device))
+    if have and need > have:
+        raise UserError(
+            f"this network has {need // BYTES_EACH:,} parameters; with gradients and Adam's moments they "
+            f"need {need / 1e9:,.0f} GB of the {have / 1e9:,.0f} GB here; use a smaller model.n_embd or n_layer"
+        )
+
+
+def memory(device: str) -> int | None:
+    """Bytes of the device's memory; None where the system doesn't tell (Windows)."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+
+
+def describe(config: Config, data: Dataset, seconds: float) -> str:
+    """What is about to happen, in three lines."""
+    train = config.train
+    assert train.steps is not None
+    a_step = train.batch_size * train.accumulate
+    examples, targets = ("images", "images") if data.positions == 1 else ("windows", "tokens")
+    seen = train.steps * a_step
+    return (
+        f"{count_parameters(config):,} parameters, {train.loss.replace('_', ' ')}, {config.optim.name}\n"
+        f"{data.count('train'):,} {examples} to learn from, {data.count('val'):,} to choose by\n"
+        f"{train.steps:,} steps of {a_step} {examples} = {seen * data.positions:,} {targets}, "
+        f"{seen / data.count('train'):.1f} epochs: about {duration(seconds * train.steps)} "
+        f"({train.device}, {train.dtype}, {train.threads} thread{'s' if train.threads != 1 else ''})"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def require_same_data(record: Record, data: Dataset) -> None:
+    """Raises UserError if the corpus is not the one that the run began with."""
+    if data.sha256 != record.data_sha256:
+        raise UserError(
+            "the corpus has changed since the run began, so it can't go on exactly; begin a new run with "
+            "--train.start RUN, which keeps what was learned"
+        )
+
+
+def continued(settings: dict[str, Any], record: Record) -> Config:
+    """The resolved config of a run that goes on, with what may change changed.
+
+    Raises UserError for a setting that may not.
+    """
+    resolved = flatten(record.resolved.model_dump(exclude_none=True))
+    changed = {name: value for name, value in settings.items() if record.asked.get(name) != value}
+    for name, value in changed.items():
+        if name not in RESUMABLE:
+            raise UserError(
+                f"--resume keeps the run's settings: {name} is {resolved.get(name)!r} and can't become {value!r}; "
+                f"only {', '.join(sorted(RESUMABLE))} may change"
+            )
+    return check(resolved | changed, dict.fromkeys(changed, CLI))

@@ -1,0 +1,68 @@
+"""A run comes back to life: its network, its tokenizer, its record."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from configs.errors import UserError, did_you_mean
+from data.tokenizer import Tokenizer, read_tokenizer
+from model import GPTConfig, MLPConfig, build_model
+from training import checkpoint
+from training.checkpoint import Checkpoint
+from training.run import Record, read_record, run_folder
+
+
+class Restored(NamedTuple):
+    """What a run has learned."""
+
+    folder: Path
+    record: Record
+    checkpoint: Checkpoint
+    model: nn.Module
+    tokenizer: Tokenizer | None
+    """None for a digit network"""
+
+    @property
+    def model_config(self) -> MLPConfig | GPTConfig:
+        """The network's settings."""
+        assert self.record.resolved.model is not None
+        return self.record.resolved.model
+
+
+def restore(name: str, which: str = "best") -> Restored:
+    """The network of a run, with the weights of a checkpoint: best, last, or a step such as step-500.
+
+    `name` is a run or one of its checkpoint folders. Raises UserError if there is nothing that can be used.
+    """
+    folder = run_folder(name)
+    if checkpoint.STEP.fullmatch(folder.name) and folder.parent.name == "checkpoints":
+        folder, which = folder.parents[1], folder.name
+    record = read_record(folder)
+    found = find_checkpoint(folder / "checkpoints", which)
+    if record.resolved.model is None:
+        raise UserError(f"{folder}/run.json describes no network", 1)
+    model = build_model(record.resolved.model)
+    checkpoint.load_model(found, model)
+    return Restored(folder, record, found, model.eval(), tokenizer_of(folder))
+
+
+def find_checkpoint(checkpoints: Path, which: str) -> Checkpoint:
+    """The checkpoint that `which` means. Raises UserError if there is none."""
+    finders = {"best": checkpoint.best, "last": checkpoint.last}
+    if which in finders:
+        if found := finders[which](checkpoints):
+            return found
+        raise UserError(f"{checkpoints} holds no checkpoint that can be used", 1)
+    known = {int(folder.name[5:]): folder for folder in checkpoint.step_folders(checkpoints)}
+    number = which.removeprefix("step-")
+    if number.isdecimal() and int(number) in known:
+        return checkpoint.verify(known[int(number)])
+    names = ["best", "last", *(f"step-{step}" for step in known)]
+    raise UserError(f"--checkpoint: {which!r} is not one of {', '.join(names)}{did_you_mean(which, names)}")
+
+
+def tokenizer_of(folder: Path) -> Tokenizer | None:
+    """The run's tokenizer; None if it has none."""
+    file = folder / "tokenizer.json"
+    return read_tokenizer(file.read_bytes(), file) if file.is_file() else None

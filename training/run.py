@@ -1,0 +1,228 @@
+"""The run folder: all there is to know about one run, in one place that can be moved, zipped and trusted.
+
+Nothing here needs torch, so that a mistake in a run's name is answered at once.
+"""
+
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import ValidationError
+
+from configs.errors import INTERRUPTED, UserError
+from configs.schema import Config, Settings
+
+RUNS = Path("runs")
+PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "tiktoken", "torchvision")
+
+
+class Record(Settings):
+    """run.json: what was asked, what it was resolved to, and on what machine."""
+
+    asked: dict[str, Any]
+    """settings that were given, by dotted name"""
+    origins: dict[str, str]
+    """the file each of them came from, or "command line\""""
+    resolved: Config
+    """every setting, no `auto` left"""
+    data_sha256: str
+    """of the corpus; empty for digits, whose files are fixed"""
+    machine: dict[str, Any]
+    """versions, processor, git commit: for the reader"""
+
+    @classmethod
+    def of(cls, asked: dict[str, Any], origins: dict[str, str], resolved: Config, data_sha256: str) -> "Record":
+        """The record of a run that begins now, on this machine."""
+        return cls(asked=asked, origins=origins, resolved=resolved, data_sha256=data_sha256, machine=machine())
+
+
+class Run:
+    """An open run folder, locked for this process until it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoints = folder / "checkpoints"
+        self.lock = take_lock(folder / "run.lock")
+
+    def write(self, name: str, content: str) -> None:
+        """Put a text file into the folder, whole or not at all."""
+        beside = self.folder / f".{name}.partial"
+        beside.write_text(content, encoding="utf-8")
+        beside.replace(self.folder / name)
+
+    def describe(self, record: Record) -> None:
+        """Write run.json."""
+        self.write("run.json", record.model_dump_json(indent=1, exclude_none=True) + "\n")
+
+    def log(self, **record: Any) -> None:
+        """Add a line to log.jsonl: only what the config and the seed determine."""
+        append(self.folder / "log.jsonl", json.dumps(record) + "\n")
+
+    def time(self, **record: Any) -> None:
+        """Add a line to timing.jsonl: what the clock says."""
+        append(self.folder / "timing.jsonl", json.dumps({**record, "at": round(time.time(), 3)}) + "\n")
+
+    def log_bytes(self) -> int:
+        """The length of log.jsonl."""
+        file = self.folder / "log.jsonl"
+        return file.stat().st_size if file.exists() else 0
+
+    def cut_log(self, length: int) -> None:
+        """Forget what was logged after the checkpoint that training goes on from."""
+        if (self.folder / "log.jsonl").exists():
+            os.truncate(self.folder / "log.jsonl", length)
+
+
+def append(file: Path, line: str) -> None:
+    """Add a line to the end of a file."""
+    with file.open("a", encoding="utf-8") as out:
+        out.write(line)
+
+
+def run_folder(name: str) -> Path:
+    """A plain name is a folder under runs/; anything with a separator is a path. Raises UserError."""
+    if "\0" in name or not name.strip() or len(os.fsencode(name)) > 200 or name in (".", ".."):
+        raise UserError(f"--run: {name!r} cannot name a folder")
+    return RUNS / name if os.path.basename(name) == name else Path(name).expanduser()
+
+
+def claim(folder: Path, resume: bool, overwrite: bool) -> None:
+    """Raises UserError unless a run may be begun or continued in this folder. Changes nothing."""
+    if not folder.exists() or not any(p.name != "run.lock" for p in folder.iterdir()):
+        return
+    if not (folder / "run.json").is_file():
+        raise UserError(f"{folder} is not a run (it has no run.json) and is left alone; choose another --run")
+    if not (resume or overwrite):
+        raise UserError(
+            f"{folder} exists already: continue it with --resume, replace it with --overwrite, "
+            f"or choose another name with --run NAME"
+        )
+
+
+def open_run(folder: Path, resume: bool, overwrite: bool) -> Run:
+    """The run folder, locked, and emptied if it is written over. Raises UserError as `claim` does."""
+    claim(folder, resume, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(folder)
+    claim(folder, resume, overwrite)  # another process may have been quicker
+    if overwrite:
+        for inside in folder.iterdir():
+            if inside.name != "run.lock":
+                shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
+    return run
+
+
+def read_record(folder: Path) -> Record:
+    """What run.json says. Raises UserError if there is no run or its record is damaged."""
+    file = folder / "run.json"
+    if not file.is_file():
+        raise UserError(f"there is no run in {folder}{known_runs()}")
+    try:
+        return Record.model_validate_json(file.read_bytes())
+    except (ValidationError, RecursionError) as error:
+        raise UserError(f"{file} is damaged: {str(error).splitlines()[0]}", 1) from error
+
+
+def known_runs() -> str:
+    """ "; runs here: ..." with the newest first, or nothing."""
+    names = [folder.name for folder in all_runs()[:5]]
+    return f"; runs here: {', '.join(names)}" if names else "; train one first: python train.py configs/python.toml"
+
+
+def all_runs() -> list[Path]:
+    """The folders of all runs under runs/, the newest first."""
+    records = RUNS.glob("*/run.json") if RUNS.is_dir() else []
+    return [record.parent for record in sorted(records, key=lambda r: r.stat().st_mtime, reverse=True)]
+
+
+def read_log(folder: Path) -> list[dict]:
+    """The lines of log.jsonl; a last line that was cut off in mid-writing is left out."""
+    file = folder / "log.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def take_lock(file: Path) -> TextIO:
+    """Lock the file until this process ends, however it ends. Raises UserError if another one has it."""
+    lock = file.open("a+", encoding="utf-8")
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            lock.seek(2**20)  # a byte that nobody reads: Windows' locks are mandatory
+            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        raise UserError(f"{file.parent} is in use by {lock.read().strip() or 'another process'}") from error
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    lock.flush()
+    return lock
+
+
+def machine() -> dict[str, Any]:
+    """What a reader needs in order to judge or repeat a run."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "processors": os.cpu_count(),
+        "commit": git("rev-parse", "HEAD"),
+        "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "command": sys.argv,
+    }
+
+
+def version(package: str) -> str | None:
+    """The installed version, None if it isn't installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git(*arguments: str) -> str | None:
+    """What git says about this repository, None if it is none."""
+    try:
+        here = Path(__file__).parent
+        out = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return out.stdout.strip()
+
+
+class Interruption:
+    """Ctrl-C and SIGTERM, remembered until a step is finished; a second Ctrl-C stops at once.
+
+    Calling it says whether to stop. Outside the main thread, where Python forbids handlers, it never does.
+    """
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+        try:
+            signal.signal(signal.SIGTERM, self.note)
+            signal.signal(signal.SIGINT, self.note)
+        except ValueError:
+            pass
+
+    def note(self, number: int, frame: object) -> None:
+        """The handler."""
+        if number == signal.SIGINT and self.exit_code == INTERRUPTED:
+            os._exit(INTERRUPTED)
+        self.exit_code = 128 + number
+
+    def __call__(self) -> bool:
+        return self.exit_code != 0
