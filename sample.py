@@ -33,6 +33,7 @@ def write_texts(restored: Restored, request: Request) -> None:
     tokenizer, model = restored.tokenizer, restored.model
     assert tokenizer is not None and isinstance(model, GPT)
     prompt = tokenizer.encode(request.prompt).tolist() or [first_token(tokenizer)]
+    introduce(restored, f", seed {request.seed}")
     unseen = window_start(len(prompt), model.config.context_length)
     if unseen:
         note(f"the prompt's first {unseen} of {len(prompt)} tokens are beyond the network's context and not read")
@@ -61,10 +62,10 @@ def read_images(restored: Restored, request: Request) -> None:
     """Say which digit each picture shows."""
     from data.picture import draw, read_image
 
-    for name in request.image:
-        image = read_image(name)
-        scores = outputs(restored, image)
-        print(f"{draw(image)}\n{name}: {opinion(scores)}")
+    images = [read_image(name) for name in request.image]
+    introduce(restored)
+    for name, image in zip(request.image, images, strict=True):
+        print(f"{draw(image)}\n{name}: {opinion(outputs(restored, image))}")
 
 
 def show_test_digits(restored: Restored, request: Request) -> None:
@@ -75,6 +76,7 @@ def show_test_digits(restored: Restored, request: Request) -> None:
     model, path = restored.model_config, restored.record.resolved.data.path
     images, labels = open_digits(DataConfig(path=path), model.sizes, seed=0).splits["test"]
     scores = outputs(restored, images)
+    introduce(restored)
     right = scores.argmax(dim=-1) == labels
     print(f"{right.sum():,} of {len(labels):,} test images right: {right.float().mean():.2%}\n")
     half = request.test_digits // 2
@@ -99,6 +101,11 @@ def opinion(scores: Tensor) -> str:
     return f"{best} ({scores[best]:.1%}), else {second} ({scores[second]:.1%})"
 
 
+def introduce(restored: Restored, more: str = "") -> None:
+    """Say whose words follow."""
+    note(f"{restored.folder}, step {restored.checkpoint.state.step:,}{more}")
+
+
 def note(message: str) -> None:
     """A line on stderr: stdout is for text alone."""
     print(message, file=sys.stderr)
@@ -107,7 +114,6 @@ def note(message: str) -> None:
 def main(request: Request) -> None:
     """Restore the run and let it speak."""
     restored = restore(str(request.run), request.checkpoint)
-    note(f"{restored.folder}, step {restored.checkpoint.state.step:,}, seed {request.seed}")
     restored.model.to(choose_device(request.device))
     if request.image:
         read_images(restored, request)

@@ -3,43 +3,30 @@
 if __name__ == "__main__":  # understood before torch is loaded, so that a mistake costs no time
     import sys
 
-    from configs.command import parse
     from configs.errors import result_or_exit
+    from training.run import understand
 
-    COMMAND = result_or_exit(lambda: parse(sys.argv[1:]))
+    COMMAND = result_or_exit(lambda: understand(sys.argv[1:]))
 
-import json
 import math
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
-from configs.command import Command, check
+from configs.command import Command
 from configs.errors import UserError, answer
 from configs.schema import Config
-from data.dataset import Dataset, open_data
-from data.text import Text
+from data.dataset import Dataset
 from training import checkpoint
-from training.device import seed_dropout
+from training.device import memory_explained, seed_dropout
 from training.examine import examine, out_of_patience, report_test
 from training.learner import Learner, build_learner
 from training.loss import LOSSES
 from training.optim import add_l1, clip, learning_rate, set_learning_rate
-from training.plan import (
-    LATEST,
-    continued,
-    describe,
-    require_memory,
-    require_same_data,
-    resolve,
-    seconds_per_step,
-    with_base,
-    with_vocabulary,
-)  # fmt: skip
-from training.report import progress_bar, say, show_step
-from training.restore import Restored, restore, tokenizer_of
-from training.run import Interruption, Record, Run, claim, open_run, read_record, run_folder
+from training.plan import seconds_per_step
+from training.prepare import Job, prepare
+from training.report import draw_curves, progress_bar, say, show_step
+from training.run import Interruption
 
 
 def update(learner: Learner, step: int) -> tuple[float, float]:
@@ -61,8 +48,8 @@ def update(learner: Learner, step: int) -> tuple[float, float]:
     length = float(clip(learner.parameters, optim.grad_clip))
     if not math.isfinite(total + length):
         raise UserError(
-            f"step {step}: the loss is {total} and its gradient {length} long; no weight was changed, and the last "
-            f"checkpoint is good. Try a lower --optim.lr, or --optim.grad_clip 1", 3
+            f"step {step}: the loss is {total} and its gradient {length} long; no weight was changed and the last "
+            f"checkpoint is good: try a lower --optim.lr, or --optim.grad_clip 1", 3
         )  # fmt: skip
     for optimizer in learner.optimizers:
         optimizer.step()
@@ -70,37 +57,39 @@ def update(learner: Learner, step: int) -> tuple[float, float]:
     return total, length
 
 
-def train(config: Config, data: Dataset, run: Run, base: Restored | None = None, seconds: float = math.inf) -> int:
+def train(job: Job) -> int:
     """Learn until the steps are made, patience is out, time is over or someone stops it; returns the exit code."""
-    learner, steps = build_learner(config, data), config.train.steps or 0
-    if base:
-        checkpoint.load_model(base.checkpoint, learner.model)
-    saved = checkpoint.resume(run, learner.model, learner.optimizers)
-    stop, deadline = Interruption(), time.monotonic() + seconds
-    bar = progress_bar(saved or 0, steps)
-    for step in range(saved or 0, steps + 1):
-        last = step == steps or time.monotonic() > deadline
+    config, run, steps = job.config, job.run, job.config.train.steps or 0
+    learner = build_learner(config, job.data)
+    if job.base:
+        checkpoint.load_model(job.base.checkpoint, learner.model)
+    resumed = checkpoint.resume(run, learner.model, learner.optimizers)
+    stop, deadline = Interruption(), time.monotonic() + job.seconds
+    bar = progress_bar(resumed or 0, steps)
+    for step in range(resumed or 0, steps + 1):
+        stopping, last = stop(), step == steps or time.monotonic() > deadline
         look = last or step % config.train.eval_every == 0
-        if (look or stop() or step % config.train.save_every == 0) and step != saved:
+        if (look or stopping or step % config.train.save_every == 0) and step != resumed:
             state = checkpoint.State(step=step, log_bytes=run.log_bytes())
             checkpoint.save(run.checkpoints, state, learner.model, learner.optimizers)
-            saved = step
-        if look and not stop():
+        if look and not stopping:
             examine(learner, run, step, stop)
-        if last or stop() or out_of_patience(learner, run):
+        if last or stopping or (look and (stop() or out_of_patience(learner, run))):
             break
         rate = learning_rate(step, steps, config.optim)
         set_learning_rate(learner.optimizers, rate / config.optim.lr)
         loss, length = update(learner, step)
         if step % config.log.every == 0:
             run.log(step=step, loss=loss, lr=rate, grad_norm=length)
+            run.time(step=step)
             show_step(bar, step, steps, loss)
     bar.close()
+    draw_curves(run.folder)
     if stop():
         say(f"stopped after step {step}, all saved; go on with: python train.py --resume --run {run.folder}")
         return stop.exit_code
     report_test(learner, run, step)
-    say(f"done: {run.folder}")
+    say(f"done after {step:,} steps; it is all in {run.folder}: python sample.py {run.folder}")
     return 0
 
 
@@ -111,38 +100,11 @@ def time_step(data: Dataset, config: Config) -> float:
 
 def main(command: Command) -> int:
     """From a command line that has been understood to a trained network."""
-    folder = run_folder(command.run)
-    claim(folder, command.resume, command.overwrite)
-    if command.resume and (folder / "run.json").exists():
-        return go_on(command, folder)
-    config, base = check(command.settings, command.origins), None
-    if config.train.start:
-        base = restore(config.train.start)
-        config = with_base(config, base)
-    require_memory(config)
-    data = open_data(config, base.tokenizer if base else None)
-    resolved, seconds = resolve(with_vocabulary(config, data), data, partial(time_step, data))
-    say(describe(resolved, data, seconds))
-    if command.dry_run:
+    job = prepare(command, time_step)
+    if job is None:
         return 0
-    run = open_run(folder, command.resume, command.overwrite)
-    run.describe(Record.of(command.settings, command.origins, resolved, data.sha256))
-    if isinstance(data, Text):
-        run.write("tokenizer.json", json.dumps(data.tokenizer.to_json()))
-    return train(resolved, data, run, base, LATEST * 60 * (config.train.minutes or math.inf))
-
-
-def go_on(command: Command, folder: Path) -> int:
-    """Continue a run from its newest good checkpoint, with its own settings, tokenizer and data."""
-    record = read_record(folder)
-    config = continued(command.settings, record)
-    data = open_data(config, tokenizer_of(folder))
-    require_same_data(record, data)
-    if command.dry_run:
-        return 0
-    run = open_run(folder, resume=True, overwrite=False)
-    run.describe(record.model_copy(update={"resolved": config}))
-    return train(config, data, run)
+    with job.run, memory_explained(job.config.train):
+        return train(job)
 
 
 if __name__ == "__main__":

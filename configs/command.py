@@ -52,14 +52,14 @@ def parse(arguments: list[str]) -> Command:
     options = ["--dry_run" if word == "--dry-run" else word for word in map(underscores, options)]
     given = CliSettingsSource(Options, cli_parse_args=options, root_parser=parser)()
     flags = {name: given.pop(name, False) for name in ("resume", "overwrite", "dry_run")}
-    run = given.pop("run", None) or (Path(files[0]).stem if files else None)
+    run = given.pop("run", Path(files[0]).stem if files else None)
     if not (files or flags["resume"]) or run is None:
         raise UserError(f"which config? {USAGE}")
     if flags["resume"] and flags["overwrite"]:
         raise UserError(f"{CLI}: --resume continues a run and --overwrite replaces it; choose one")
     settings, origins = merge([(file, read(file)) for file in files] + [(CLI, flatten(given))])
     if files:
-        check(settings, origins)
+        check(settings, origins)  # a mistake is answered now, before torch is loaded
     return Command(settings, origins, run, **flags)
 
 
@@ -79,7 +79,9 @@ def read(file: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         known = sorted(str(p) for p in Path("configs").glob("*.toml"))
         raise UserError(f"there is no config {file}{did_you_mean(file, known)}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from error
+    except ValueError as error:  # tomllib's and UTF-8's mistakes are both of this kind
         raise UserError(f"{file} is not TOML: {error}") from error
     except RecursionError as error:
         raise UserError(f"{file} is nested too deeply to be a config") from error
@@ -124,7 +126,7 @@ def check(settings: dict[str, Any], origins: dict[str, str]) -> Config:
     try:
         return Config.model_validate(unflatten(settings))
     except ValidationError as error:
-        raise UserError(explain(error.errors()[0], origins)) from error
+        raise UserError(explain(sorted(error.errors(), key=lambda e: e["type"] == "missing")[0], origins)) from error
 
 
 def explain(error: Any, origins: dict[str, str]) -> str:

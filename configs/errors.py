@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn, TypeVar
@@ -66,7 +67,8 @@ def answer(main: Callable[[], int | None]) -> int:
 
 
 def result_or_exit(parse: Callable[[], T]) -> T:
-    """What `parse` returns; the process ends in one line if it can't."""
+    """What `parse` returns; the process ends in one line if it can't, and without a word at Ctrl-C from now on."""
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
     results: list[T] = []
     code = answer(lambda: results.append(parse()))
     return results[0] if results else sys.exit(code)

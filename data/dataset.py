@@ -1,7 +1,7 @@
 """What every data set answers, and which one a config means."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ Batch = tuple[Tensor, Tensor]
 IGNORED = -100  # a target that counts for nothing
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """Numbered batches to learn from, and every split in order to be judged by."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Integer, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -47,8 +47,8 @@ MNIST_FILES = {  # SHA-256 of the unpacked file, then of the packed one
 }
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
-Images = UInt8[Tensor, "N 784"]
-Labels = Int[Tensor, "N"]
+Images = UInt8[Tensor, "_ 784"]
+Labels = Integer[Tensor, "_"]
 
 
 class Digits:

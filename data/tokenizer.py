@@ -6,7 +6,7 @@ A tokenizer is saved as plain JSON. Every one of them has `encode`, `decode`, `t
 
 import base64
 import os
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
@@ -21,6 +21,7 @@ PATTERNS = {
 }
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What every tokenizer can do."""
 

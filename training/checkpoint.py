@@ -1,6 +1,5 @@
 """Weights on disk that are whole or not there: written beside, hashed, renamed, verified before they are used."""
 
-import hashlib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from torch.optim import Optimizer
 
 from configs.errors import UserError
 from configs.schema import Settings
+from data.fetch import sha256
 from training.run import Run
 
 STEP = re.compile(r"step-\d{6,18}")
@@ -59,13 +59,13 @@ class Checkpoint(NamedTuple):
 def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Optimizer]) -> Path:
     """Write checkpoints/step-N so that a crash at any moment leaves either all of it or nothing.
 
-    Raises FloatingPointError, before anything is written, if a tensor is not finite.
+    Raises UserError (exit code 3), before anything is written, if a tensor is not finite.
     """
     weights = model_tensors(model)
     moments = optimizer_tensors(model, optimizers)
     for name, tensor in {**weights, **moments}.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise FloatingPointError(name)
+            raise UserError(f"{name} is no longer finite, so step {state.step} is not saved; the last one is good", 3)
     folder = checkpoints / f"step-{state.step:06d}"
     beside = checkpoints / f".{folder.name}.partial"
     shutil.rmtree(beside, ignore_errors=True)
@@ -232,12 +232,6 @@ def read_tensors(file: Path, wanted: dict[str, Tensor] | None) -> dict[str, Tens
             return {name: tensors.get_tensor(name) for name in tensors.keys()}
     except (OSError, SafetensorError) as error:
         raise Damaged(file.parent, f"{file.name}: {error}") from error
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def small(path: Path) -> bytes:

@@ -1,6 +1,7 @@
 """Where and how numbers are computed: device, precision, threads, compilation, and dropout's random state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,14 @@ def seed_dropout(seed: int, number: int, device: str) -> None:
         torch.default_generator.manual_seed(value)
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory has run out."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)
+@contextmanager
+def memory_explained(train: TrainConfig) -> Iterator[None]:
+    """Answer a lack of memory with the flags that make the same steps in less of it. Raises UserError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)):
+            raise
+        half, twice = train.batch_size // 2, 2 * train.accumulate
+        less = f"--train.batch_size {half} --train.accumulate {twice}" if half else "a smaller model.n_embd or n_layer"
+        raise UserError(f"out of memory; the same steps in half of it: {less}", 1) from error

@@ -1,5 +1,6 @@
-"""What is done at every evaluation: the loss on the whole validation split, a sample, the best kept, a picture."""
+"""What is done at every evaluation: the loss on the whole validation split, a sample, and the best kept."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,13 +10,14 @@ from data.text import Text
 from data.tokenizer import decode, first_token
 from model.generate import generate
 from training import checkpoint
-from training.evaluate import evaluate
+from training.evaluate import evaluate, outputs
 from training.learner import Learner
 from training.loss import LOSSES
-from training.report import draw_curves, rising, say, visible
+from training.report import rising, say, visible
 from training.run import Run, append, read_log
 
 SAMPLE_TEMPERATURE = 0.8
+AWAKE = 0.98  # a network above this share of a blind guess has learned nothing yet
 
 
 def scores(learner: Learner, split: str, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
@@ -45,13 +47,23 @@ def examine(learner: Learner, run: Run, step: int, stop: Callable[[], bool]) -> 
         run.log(step=step, **{f"val_{name}": value for name, value in found.items()})
         say(f"step {step:,}: validation {listed(found)}")
         losses = validation_losses(run)
+        if advice := asleep(step, found["loss"], learner):
+            say(advice)
         if losses[-1] == min(losses):
             checkpoint.set_best(run.checkpoints, step)
         if advice := rising(losses):
             say(advice)
     checkpoint.prune(run.checkpoints, keep)
     show_sample(learner, run, step)
-    draw_curves(run.folder)
+
+
+def asleep(step: int, loss: float, learner: Learner) -> str | None:
+    """Advice if the loss, soon after warm-up, is still that of a blind guess."""
+    guess = math.log(outputs(learner.model))
+    warm = max(100, 2 * learner.config.optim.warmup_steps)
+    if learner.config.train.loss != "cross_entropy" or step < warm or loss < AWAKE * guess:
+        return None
+    return f"warning: after {step:,} steps the loss is still that of a blind guess, {guess:.2f}; try another --optim.lr"
 
 
 def validation_losses(run: Run) -> list[float]:

@@ -19,7 +19,6 @@ from training.restore import Restored
 from training.run import Record
 
 EVALUATIONS = 10  # in a run, unless eval_every says otherwise
-LATEST = 1.5  # times the budget of train.minutes: when a run is cut at the latest
 TRIAL_SECONDS, TRIAL_STEPS = 1.0, 20
 BYTES_EACH = 16  # float32 weight, gradient and Adam's two moments
 RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience")} | {
@@ -151,15 +150,6 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def require_same_data(record: Record, data: Dataset) -> None:
-    """Raises UserError if the corpus is not the one that the run began with."""
-    if data.sha256 != record.data_sha256:
-        raise UserError(
-            "the corpus has changed since the run began, so it can't go on exactly; begin a new run with "
-            "--train.start RUN, which keeps what was learned"
-        )
 
 
 def continued(settings: dict[str, Any], record: Record) -> Config:

@@ -1,6 +1,5 @@
 """What a run tells the person who watches it: progress, advice in plain words, curves. All on stderr."""
 
-import math
 import sys
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from tqdm import tqdm
 from training.run import read_log
 
 PATIENCE = 2  # evaluations in a row without a new best before we say so
-AWAKE = 0.98  # a network above this share of ln V has learned nothing yet
 
 
 def say(message: str) -> None:
@@ -44,16 +42,6 @@ def rising(losses: list[float]) -> str | None:
     return (
         "warning: the validation loss has turned up; from here on the network learns its data by heart. The "
         "best checkpoint is kept; --train.patience stops training, more data or --model.dropout help"
-    )
-
-
-def asleep(step: int, loss: float, outputs: int, warmup_steps: int) -> str | None:
-    """Advice on the moment, soon after warm-up, when the loss should have left that of a blind guess."""
-    if step != max(100, 2 * warmup_steps) or loss < AWAKE * math.log(outputs):
-        return None
-    return (
-        f"warning: after {step} steps the loss is still that of a blind guess, ln {outputs} = "
-        f"{math.log(outputs):.2f}; try another --optim.lr"
     )
 
 

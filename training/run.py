@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from pydantic import ValidationError
 
+from configs.command import Command, parse
 from configs.errors import INTERRUPTED, UserError
 from configs.schema import Config, Settings
 
@@ -46,12 +47,18 @@ class Record(Settings):
 
 
 class Run:
-    """An open run folder, locked for this process until it ends."""
+    """An open run folder, locked for this process until it is left (`with run:`) or the process ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
         self.lock = take_lock(folder / "run.lock")
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.close()
 
     def write(self, name: str, content: str) -> None:
         """Put a text file into the folder, whole or not at all."""
@@ -95,6 +102,13 @@ def run_folder(name: str) -> Path:
     return RUNS / name if os.path.basename(name) == name else Path(name).expanduser()
 
 
+def understand(arguments: list[str]) -> Command:
+    """train.py's command line, checked as far as that goes without torch. Raises UserError."""
+    command = parse(arguments)
+    claim(run_folder(command.run), command.resume, command.overwrite or command.dry_run)
+    return command
+
+
 def claim(folder: Path, resume: bool, overwrite: bool) -> None:
     """Raises UserError unless a run may be begun or continued in this folder. Changes nothing."""
     if not folder.exists() or not any(p.name != "run.lock" for p in folder.iterdir()):
@@ -113,11 +127,14 @@ def open_run(folder: Path, resume: bool, overwrite: bool) -> Run:
     claim(folder, resume, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
-    claim(folder, resume, overwrite)  # another process may have been quicker
-    if overwrite:
-        for inside in folder.iterdir():
-            if inside.name != "run.lock":
-                shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
+    try:
+        claim(folder, resume, overwrite)  # another process may have been quicker
+    except UserError:
+        run.lock.close()
+        raise
+    for inside in folder.iterdir() if overwrite else ():
+        if inside.name != "run.lock":
+            shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
     return run
 
 
@@ -165,8 +182,10 @@ def take_lock(file: Path) -> TextIO:
 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        lock.seek(0)
-        raise UserError(f"{file.parent} is in use by {lock.read().strip() or 'another process'}") from error
+        with lock:
+            lock.seek(0)
+            owner = lock.read().strip() or "another process"
+        raise UserError(f"{file.parent} is in use by {owner}") from error
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     lock.flush()

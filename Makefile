@@ -1,0 +1,64 @@
+# Two commands: `make demo` and `make test`. Both install what they need into .venv first.
+PYTHON ?= python3
+TORCH ?= default
+MINUTES ?= 2.5
+EPOCHS ?= 60
+BIN := .venv/bin
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: demo test lint types coverage campaign clean
+.DELETE_ON_ERROR:
+
+demo: .venv/installed
+	@echo "\n== 1 of 2: the digit network (784-16-16-10) learns from 3,500 handwritten digits"
+	$(BIN)/python train.py configs/digits_demo.toml --overwrite --train.epochs $(EPOCHS)
+	$(BIN)/python sample.py digits_demo --test-digits 4
+	@echo "\n== 2 of 2: a GPT learns to write Python from the source code of your Python ($(MINUTES) minutes)"
+	$(BIN)/python train.py configs/python.toml --overwrite --train.minutes $(MINUTES)
+	$(BIN)/python sample.py python --prompt "class " --max-tokens 500
+	@echo "\n== Now try (all offline but the last, which downloads 1 MB of Shakespeare):"
+	@echo "  $(BIN)/python sample.py python --prompt 'def read(' --temperature 0.5 --top-k 20"
+	@echo "  $(BIN)/python sample.py digits_demo --image YOUR_DIGIT.png"
+	@echo "  $(BIN)/python train.py configs/finetune.toml --data.path YOUR_TEXT.txt --run mine"
+	@echo "  $(BIN)/python train.py configs/shakespeare.toml"
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -q -n 2
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-dev
+	$(BIN)/pyrefly check
+
+coverage: .venv/installed-dev
+	$(BIN)/python -m coverage run --branch --source=configs,data,model,training -m pytest -q
+	$(BIN)/python -m coverage report --skip-covered
+
+campaign: .venv/installed-dev
+	$(BIN)/python -m pytest -q -n 2 -m campaign
+
+.venv/bin/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c "import ensurepip, venv" || { echo "Python's venv module is needed: on Debian and Ubuntu, apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# torch and torchvision are released in pairs, so one command resolves both.
+.venv/installed: pyproject.toml | .venv/bin/python
+ifeq ($(TORCH),cpu)
+	@echo "Installing into .venv: about 0.3 GB to download, 1.3 GB on disk (PyTorch without CUDA)"
+	$(BIN)/python -m pip install -q --disable-pip-version-check --index-url $(CPU_INDEX) torch torchvision
+else
+	@echo "Installing into .venv: about 3 GB to download on Linux, 6 GB on disk (PyTorch with CUDA);"
+	@echo "without a GPU, 'make demo TORCH=cpu' takes a tenth of that"
+endif
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+.venv/installed-dev: pyproject.toml .venv/installed
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache

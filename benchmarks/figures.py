@@ -1,0 +1,230 @@
+"""The project's figures, measured anew: python -m benchmarks.figures [NAME...] [--seeds 3].
+
+Each prints its table and writes it to benchmarks/results/NAME.json with the machine it ran on. Runs are made in a
+temporary folder, so nothing in runs/ is touched. What is compared in time alternates in one process.
+"""
+
+import argparse
+import ast
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+import train
+from configs.errors import answer
+from data.seeds import seed_for
+from data.text import Text, read_documents
+from data.tokenizer import decode, first_token
+from model.generate import generate
+from training.evaluate import evaluate
+from training.learner import build_learner
+from training.loss import cross_entropy
+from training.prepare import prepare
+from training.restore import restore
+from training.run import machine, read_log, understand
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+PUBLIC = ("python", "packages", "processors")
+
+Rows = list[dict[str, Any]]
+
+
+def learn(config: str, run: str, *options: object) -> tuple[list[dict], float]:
+    """Train as the command line would; returns the log and the seconds of everything after the plan."""
+    words = [str(ROOT / "configs" / f"{config}.toml"), "--run", run, *map(str, options)]
+    job = prepare(understand(words), train.time_step)
+    assert job is not None
+    begin = time.perf_counter()
+    with job.run:
+        code = train.train(job)
+    seconds = time.perf_counter() - begin
+    assert code == 0
+    return read_log(Path("runs") / run), seconds
+
+
+def final(log: list[dict], key: str) -> float:
+    """The last value of a key in a log."""
+    return next(line[key] for line in reversed(log) if key in line)
+
+
+def shakespeare(seeds: int) -> Rows:
+    """shakespeare.toml against a bare eager float32 loop over the same network and the same number of steps."""
+    rows = []
+    for seed in range(seeds):
+        log, ours = learn("shakespeare", f"s{seed}", "--train.seed", seed)
+        loss, bare = bare_loop(f"s{seed}")
+        row = {"seed": seed, "val_loss": final(log, "val_loss"), "seconds": ours}
+        rows.append(row | {"bare_val_loss": loss, "bare_seconds": bare, "ratio": ours / bare})
+    return rows
+
+
+def bare_loop(run: str) -> tuple[float, float]:
+    """What a short script would do with the same network: AdamW, clipping, one evaluation at the end."""
+    restored = restore(run)
+    config = restored.record.resolved
+    from data.dataset import open_data
+
+    data = open_data(config, restored.tokenizer)
+    assert isinstance(data, Text) and config.train.steps
+    learner = build_learner(config, data)
+    tokens = torch.from_numpy(data.tokens["train"].astype("int64"))
+    decay = [p for p in learner.parameters if p.ndim >= 2]
+    rest = [p for p in learner.parameters if p.ndim < 2]
+    groups = [{"params": decay, "weight_decay": config.optim.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=config.optim.lr, betas=(config.optim.betas[0], config.optim.betas[1]))
+    T, begin = data.positions, time.perf_counter()
+    for step in range(config.train.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = train.learning_rate(step, config.train.steps, config.optim)
+        starts = torch.randint(len(tokens) - T, (config.train.batch_size,))
+        x = torch.stack([tokens[i : i + T] for i in starts])
+        y = torch.stack([tokens[i + 1 : i + 1 + T] for i in starts])
+        loss = F.cross_entropy(learner.model(x).flatten(0, 1), y.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learner.parameters, config.optim.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    result = evaluate(learner.model, data, "val", cross_entropy, size=config.train.batch_size)
+    assert result is not None
+    return result.loss, time.perf_counter() - begin
+
+
+def digit_rows(config: str, keys: tuple[str, ...], seeds: int) -> Rows:
+    """Accuracy on test images, seed by seed."""
+    rows = []
+    for seed in range(seeds):
+        log, seconds = learn(config, f"{config}{seed}", "--train.seed", seed)
+        rows.append({"seed": seed, **{key: final(log, key) for key in keys}, "seconds": seconds})
+    return rows
+
+
+def python(seeds: int) -> Rows:
+    """The demo's GPT: bits per byte on files it has not seen, and how many of 20 snippets are Python."""
+    rows = []
+    for seed in range(seeds):
+        log, seconds = learn("python", f"python{seed}", "--train.seed", seed)
+        parsed = sum(map(is_python, snippets(f"python{seed}", 20)))
+        keys = ("val_loss", "val_bits_per_byte")
+        rows.append({"seed": seed, **{k: final(log, k) for k in keys}, "parsed_of_20": parsed, "seconds": seconds})
+    return rows
+
+
+def snippets(run: str, count: int, length: int = 400) -> list[str]:
+    """Texts that begin where a file does, temperature 0.8, top-k 50, cut after their last whole statement."""
+    restored = restore(run)
+    tokenizer = restored.tokenizer
+    assert tokenizer is not None
+    texts = []
+    for number in range(count):
+        generator = torch.Generator().manual_seed(seed_for(0, number))
+        tokens = generate(restored.model, [first_token(tokenizer)], length, 0.8, 50, generator)
+        text = decode(tokenizer, list(tokens))
+        texts.append(text[: text.rfind("\n") + 1])
+    return texts
+
+
+def is_python(text: str) -> bool:
+    """Whether Python itself can parse the text."""
+    try:
+        return bool(ast.parse(text).body)
+    except (SyntaxError, ValueError):
+        return False
+
+
+def finetune(seeds: int) -> Rows:
+    """The first 100 kB of Tiny Shakespeare: the base untouched, from scratch, and fine-tuned, equal steps."""
+    text = Path("shakespeare.txt")
+    text.write_text(read_documents("shakespeare")[0].text[:100_000])
+    learn("python", "base")
+    rows = []
+    for seed in range(seeds):
+        common = ("--data.path", text, "--train.seed", seed, "--data.val_fraction", 0.1)
+        tuned, _ = learn("finetune", f"tuned{seed}", *common, "--train.start", "base")
+        losses = [line["val_loss"] for line in tuned if "val_loss" in line]
+        steps = max(line["step"] for line in tuned)
+        shape = ("--train.steps", steps, "--train.eval_every", max(1, steps // 10))
+        scratch, _ = learn("python", f"scratch{seed}", *common, *shape)
+        fresh = min(line["val_loss"] for line in scratch if "val_loss" in line)
+        rows.append({"seed": seed, "untouched": losses[0], "scratch": fresh, "finetuned": min(losses), "steps": steps})
+    return rows
+
+
+def startup(seeds: int) -> Rows:
+    """Seconds from a shell to --help, and to the first step of training."""
+    rows = []
+    for number in range(max(5, seeds)):
+        words = {"train_help": ["train.py", "--help"], "sample_help": ["sample.py", "--help"]}
+        row: dict[str, Any] = {"run": number}
+        for name, command in words.items():
+            row[name] = clock(command)
+        options = ["--train.steps", "1", "--train.eval_every", "1000", "--log.sample_tokens", "0"]
+        config = ROOT / "configs" / "digits_demo.toml"
+        row["first_step"] = clock(["train.py", str(config), "--run", f"first{number}", *options])
+        rows.append(row)
+    return rows
+
+
+def clock(words: list[str]) -> float:
+    """Seconds that one command takes."""
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:]], check=True, capture_output=True)
+    return time.perf_counter() - begin
+
+
+FIGURES: dict[str, Callable[[int], Rows]] = {
+    "startup": startup,
+    "digits": partial(digit_rows, "digits", ("test_accuracy",)),
+    "digits_modern": partial(digit_rows, "digits_modern", ("test_accuracy",)),
+    "digits_demo": partial(digit_rows, "digits_demo", ("test_accuracy",)),
+    "shakespeare": shakespeare,
+    "python": python,
+    "finetune": finetune,
+}
+
+
+def summary(rows: Rows) -> dict[str, dict[str, float]]:
+    """Mean, median, lowest and highest of every column."""
+    columns = {name: [row[name] for row in rows] for name in rows[0] if name not in ("seed", "run")}
+    return {
+        name: {
+            "mean": statistics.mean(values),
+            "median": statistics.median(values),
+            "min": min(values),
+            "max": max(values),
+        }
+        for name, values in columns.items()
+    }
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FIGURES)} (default: all)")
+    parser.add_argument("--seeds", type=int, default=3)
+    asked = parser.parse_args()
+    for name in asked.names or FIGURES:
+        with tempfile.TemporaryDirectory() as folder:
+            os.chdir(folder)
+            rows = FIGURES[name](asked.seeds)
+            os.chdir(ROOT)
+        result = {"figure": name, "rows": rows, "summary": summary(rows), "machine": {k: machine()[k] for k in PUBLIC}}
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+        print(name, json.dumps(result["summary"], indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(answer(main))

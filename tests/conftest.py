@@ -1,0 +1,99 @@
+"""What all tests share: shapes are checked while they run, and every run happens in a folder of its own."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+import tests.shapes  # noqa: F401 - the hook below finds it as an attribute
+
+ROOT = Path(__file__).resolve().parents[1]
+HOOK = install_import_hook(["model", "data", "training"], "tests.shapes.check")
+
+Shell = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to run in: `runs/` appears there, and relative paths begin there."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def shell(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Shell]:
+    """Run train.py or sample.py as a command line would, in this process; returns exit code, stdout, stderr."""
+    import sample
+    import train
+    from configs.errors import answer
+    from training.request import understand as understand_sampling
+    from training.run import understand as understand_training
+
+    scripts = {
+        "train.py": lambda words: train.main(understand_training(words)),
+        "sample.py": lambda words: sample.main(understand_sampling(words)),
+    }
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(script: str, *words: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        try:
+            code = answer(lambda: scripts[script]([str(word) for word in words]))
+        except SystemExit as end:  # after --help and --list
+            code = int(end.code or 0)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+POEM = "The quick brown fox jumps over the lazy dog.\nPack my box with five dozen liquor jugs.\n" * 40
+
+
+@pytest.fixture
+def poem(workplace: Path) -> Path:
+    """A short text file."""
+    file = workplace / "poem.txt"
+    file.write_text(POEM)
+    return file
+
+
+@pytest.fixture
+def tiny(poem: Path) -> list[str]:
+    """The words that train a very small GPT on the poem in about a second."""
+    file = poem.with_name("tiny.toml")
+    file.write_text(
+        """
+        [model]
+        kind = "gpt"
+        n_layer = 2
+        n_head = 2
+        n_embd = 16
+        context_length = 16
+        [data]
+        path = "poem.txt"
+        [train]
+        steps = 12
+        batch_size = 4
+        eval_every = 4
+        threads = 1
+        [log]
+        every = 1
+        sample_tokens = 8
+        """
+    )
+    return ["tiny.toml"]
+
+
+def data_folder() -> Path:
+    """PELLUCID_DATA; the calling test is skipped where it isn't set."""
+    named = os.environ.get("PELLUCID_DATA")
+    if not named:
+        pytest.skip("PELLUCID_DATA is not set")
+    return Path(named).resolve()

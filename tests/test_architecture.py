@@ -1,0 +1,105 @@
+"""The house as it is drawn: what may import what, what may never be called, and how long its files may be."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+ROOMS = ("configs", "data", "model", "training")
+SCRIPTS = ("train.py", "sample.py")
+MAY_IMPORT = {  # besides itself
+    "configs": set(),
+    "data": {"configs"},
+    "model": {"configs"},
+    "training": {"configs", "data", "model"},
+}
+PRODUCT = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")) + [ROOT / name for name in SCRIPTS]
+
+
+def imports(path: Path) -> set[str]:
+    """The top-level names that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found.add(str(node.module).partition(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_point_one_way(room):
+    for path in (ROOT / room).rglob("*.py"):
+        inside = imports(path) & {*ROOMS, "train", "sample", "tests"}
+        assert inside <= MAY_IMPORT[room] | {room}, path
+
+
+def test_the_schema_stands_on_pydantic_alone():
+    assert imports(ROOT / "configs/schema.py") <= {"pydantic", "typing"}
+    code = "import sys, configs.schema; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def called(node: ast.AST) -> str:
+    """The dotted name of what a call calls, as far as it is one."""
+    if isinstance(node, ast.Attribute):
+        return f"{called(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def test_no_file_can_run_code():
+    unsafe = {"torch.load", "torch.save", "exec", "eval", "yaml.load", "__import__", "importlib.import_module"}
+    for path in PRODUCT:
+        tree = ast.parse(path.read_text())
+        assert not imports(path) & {"pickle", "dill", "joblib", "shelve", "marshal", "yaml"}, path
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                assert called(node.func) not in unsafe, f"{path}:{node.lineno}"
+                for keyword in node.keywords:
+                    assert keyword.arg not in ("shell", "trust_remote_code"), f"{path}:{node.lineno}"
+
+
+def test_no_file_hides_a_module_of_the_standard_library():
+    assert not {path.stem for path in PRODUCT} & sys.stdlib_module_names - {"__init__"}
+
+
+def code_lines(path: Path) -> int:
+    """Lines that hold code: no blank lines, comments or docstrings."""
+    text = path.read_text()
+    counted = {number for number, line in enumerate(text.splitlines(), 1) if line.strip() and line.strip()[0] != "#"}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            counted -= set(range(node.lineno, (node.end_lineno or 0) + 1))
+    return len(counted)
+
+
+def length(*names: str) -> int:
+    """Lines of these files, all of them."""
+    return sum(len((ROOT / name).read_text().splitlines()) for name in names)
+
+
+def test_learning_fits_on_a_screen(record_property):
+    assert length("train.py") <= 120
+    tree = ast.parse((ROOT / "train.py").read_text())
+    loop = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "train")
+    assert (loop.end_lineno or 0) - loop.lineno < 50
+    heart = ("model/mlp.py", "model/attention.py", "model/gpt.py", "training/loss.py", "training/optim.py", "train.py")
+    assert length(*heart) <= 600
+    assert length("README.md") <= 150
+
+
+def test_what_a_text_run_imports_can_be_read_in_an_afternoon():
+    code = (
+        "import sys; import train; from data import text\n"
+        "print(*[m.__file__ for m in sys.modules.values() if getattr(m, '__file__', None)], sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    ours = {Path(name) for name in done.stdout.splitlines()} & set(PRODUCT)
+    assert ROOT / "model/gpt.py" in ours and ROOT / "data/digits.py" not in ours
+    assert sum(map(code_lines, ours)) <= 1_800
+    assert all(length(str(path.relative_to(ROOT))) <= 300 for path in PRODUCT)
