@@ -53,7 +53,8 @@ def update(learner: Learner, step: int) -> tuple[float, float]:
         )  # fmt: skip
     for optimizer in learner.optimizers:
         optimizer.step()
-        optimizer.zero_grad()
+    for parameter in learner.parameters:
+        parameter.grad = None
     return total, length
 
 

@@ -30,7 +30,7 @@ from model.generate import generate
 from training.evaluate import evaluate
 from training.learner import build_learner
 from training.loss import cross_entropy
-from training.prepare import prepare
+from training.prepare import open_data, prepare
 from training.restore import restore
 from training.run import machine, read_log, understand
 
@@ -75,8 +75,6 @@ def bare_loop(run: str) -> tuple[float, float]:
     """What a short script would do with the same network: AdamW, clipping, one evaluation at the end."""
     restored = restore(run)
     config = restored.record.resolved
-    from data.dataset import open_data
-
     data = open_data(config, restored.tokenizer)
     assert isinstance(data, Text) and config.train.steps
     learner = build_learner(config, data)

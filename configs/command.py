@@ -8,12 +8,14 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsConfigDict
 
 from configs.errors import OneLineParser, UserError, did_you_mean
-from configs.schema import DURATIONS, Config
+from configs.schema import DURATIONS, Config, DataConfig, GPTConfig, LogConfig, OptimConfig, TrainConfig
 
 USAGE = "python train.py CONFIG... [--section.key VALUE]... [--run NAME] [--resume | --overwrite] [--dry-run]"
 EXAMPLE = "for example: python train.py configs/python.toml --train.minutes 5 --optim.lr 1e-3"
 CLI = "command line"
 LARGEST_FILE = 2**20  # bytes of one config
+TABLES = {"model": GPTConfig, "data": DataConfig, "optim": OptimConfig, "train": TrainConfig, "log": LogConfig}
+SETTINGS = ["model.sizes", *(f"{section}.{name}" for section, table in TABLES.items() for name in table.model_fields)]
 
 
 class Options(Config, BaseSettings):
@@ -136,22 +138,14 @@ def explain(error: Any, origins: dict[str, str]) -> str:
     inside = [origin for key, origin in origins.items() if f"{key}.".startswith(f"{name}.") or not name]
     around = [origin for key, origin in origins.items() if name.startswith(f"{key}.")]
     where = (inside or around or ["config"])[-1]
-    if error["type"] == "extra_forbidden":
-        return f"{where}: there is no setting {name}{did_you_mean(name, all_settings())}"
-    if error["type"] == "missing":
-        return f"{where}: {name} is missing"
-    if error["type"].startswith("union_tag"):
-        return f'{where}: model.kind must be "mlp" or "gpt"'
     message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return f"{where}: {message}"
-    return f"{where}: {name}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
-
-
-def all_settings() -> list[str]:
-    """The dotted name of every setting."""
-    from configs.schema import DataConfig, GPTConfig, LogConfig, MLPConfig, OptimConfig, TrainConfig
-
-    sections = [("model", GPTConfig), ("model", MLPConfig), ("data", DataConfig), ("optim", OptimConfig)]
-    sections += [("train", TrainConfig), ("log", LogConfig)]
-    return list(dict.fromkeys(f"{s}.{name}" for s, table in sections for name in table.model_fields))
+    kind = 'model.kind must be "mlp" or "gpt"'
+    answers = {
+        "extra_forbidden": f"there is no setting {name}{did_you_mean(name, SETTINGS)}",
+        "missing": f"{name} is missing",
+        "union_tag_invalid": kind,
+        "union_tag_not_found": kind,
+        "value_error": message,
+    }
+    otherwise = f"{name}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+    return f"{where}: {answers.get(error['type'], otherwise)}"

@@ -57,6 +57,9 @@ def answer(main: Callable[[], int | None]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        print(f"error: this needs {error.name}, which is not installed: pip install {error.name}", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

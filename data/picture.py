@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from configs.errors import UserError
@@ -15,23 +15,27 @@ from data.digits import SIDE
 def read_image(path: Path) -> Float[Tensor, "784"]:
     """Any picture of a digit as MNIST would show it: white on black, 20 pixels high or wide, centred by its mass.
 
-    A picture that is already 28x28 with a black border is taken as it is. Raises UserError for what cannot
+    A picture that is already 28x28 on black is taken as it is. Raises UserError for what cannot
     be read, and for a blank picture.
     """
     try:
         with Image.open(path) as picture:
+            if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
+                picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
             flat = Image.new("RGBA", picture.size, "white")
             flat.alpha_composite(picture.convert("RGBA"))
             grey = np.asarray(flat.convert("L"), dtype=np.float32) / 255
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+    except (Image.DecompressionBombError, SyntaxError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # not there, not allowed
+            raise
         raise UserError(f"{path} is not a picture that can be read ({error})") from error
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    if grey.shape == (SIDE, SIDE) and np.median(border) == 0 and grey.any():
+        return torch.from_numpy(grey).flatten()
     ink = 1 - grey if np.median(border) > 0.5 else grey
     ink[ink < 0.1] = 0  # paper is never quite white
     if not ink.any():
         raise UserError(f"{path} is blank")
-    if ink.shape == (SIDE, SIDE) and not border.any():
-        return torch.from_numpy(ink).flatten()
     return centre(ink)
 
 
@@ -42,9 +46,9 @@ def centre(ink: np.ndarray) -> Float[Tensor, "784"]:
     scale = 20 / max(crop.shape)
     size = (max(1, round(crop.shape[1] * scale)), max(1, round(crop.shape[0] * scale)))
     small = np.asarray(Image.fromarray(crop).resize(size, Image.Resampling.BOX if scale < 1 else None))
-    small = small / max(small.max(), 1e-6)
+    small = (small / max(small.max(), 1e-6)).clip(0, 1)
     y, x = (np.average(np.arange(n), weights=small.sum(axis=1 - axis)) for axis, n in enumerate(small.shape))
-    top, left = round(SIDE / 2 - 0.5 - y), round(SIDE / 2 - 0.5 - x)
+    top, left = round(SIDE / 2 - y), round(SIDE / 2 - x)  # MNIST's middle is pixel 14
     top, left = min(max(top, 0), SIDE - small.shape[0]), min(max(left, 0), SIDE - small.shape[1])
     image = np.zeros((SIDE, SIDE), dtype=np.float32)
     image[top : top + small.shape[0], left : left + small.shape[1]] = small

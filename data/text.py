@@ -2,7 +2,9 @@
 
 import glob
 import hashlib
+import itertools
 import math
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -159,7 +161,7 @@ def read_documents(path: str) -> list[Document]:
             return [Document("tinyshakespeare.txt", fetch(SHAKESPEARE).read_bytes().decode())]
         case "mnist" | "mnist-5k":
             raise UserError(f"data.path: {path} holds digits, and a GPT reads text")
-    place = Path(path).expanduser()
+    place = Path(os.path.expanduser(path))
     if place.is_dir():
         return read_files(place, sorted(p for p in place.rglob("*") if p.is_file()))
     if place.exists():
@@ -168,7 +170,8 @@ def read_documents(path: str) -> list[Document]:
         except UnicodeDecodeError as error:
             raise UserError(f"data.path: {place} is not UTF-8 text: {error}") from error
     if found := sorted(Path(p) for p in glob.glob(str(place), recursive=True) if Path(p).is_file()):
-        return read_files(Path(), found)
+        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), place.parts)
+        return read_files(Path(*fixed), found)
     raise UserError(f"data.path: there is no file, folder or corpus {path!r}")
 
 

@@ -30,15 +30,12 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> np.ndarray:
         """The tokens of a text, int64. Raises UserError for text it has no tokens for."""
-        ...
 
     def token_bytes(self, token: int) -> bytes:
         """The UTF-8 bytes that one token stands for; none for end-of-text."""
-        ...
 
     def to_json(self) -> dict:
         """All there is to know, for tokenizer.json."""
-        ...
 
 
 def decode(tokenizer: Tokenizer, tokens: list[int]) -> str:
@@ -91,7 +88,11 @@ class ByteTokenizer:
     end_of_text = 256
 
     def encode(self, text: str) -> np.ndarray:
-        return np.frombuffer(text.encode("utf-8", errors="surrogateescape"), dtype=np.uint8).astype(np.int64)
+        try:
+            content = text.encode("utf-8", errors="surrogateescape")
+        except UnicodeEncodeError as error:
+            raise UserError(f"this is no text that UTF-8 can hold: {error}") from error
+        return np.frombuffer(content, dtype=np.uint8).astype(np.int64)
 
     def token_bytes(self, token: int) -> bytes:
         return b"" if token == self.end_of_text else bytes([token])
@@ -153,14 +154,9 @@ def gpt2_tokenizer() -> BPETokenizer:
 
 def choose_tokenizer(kind: str, texts: list[str]) -> Tokenizer:
     """A new tokenizer of that kind for these documents; char gets an end-of-text if there are several."""
-    match kind:
-        case "char":
-            return CharTokenizer("".join({c for text in texts for c in set(text)}), end_of_text=len(texts) > 1)
-        case "byte":
-            return ByteTokenizer()
-        case "gpt2":
-            return gpt2_tokenizer()
-    raise KeyError(kind)
+    if kind == "char":
+        return CharTokenizer("".join({c for text in texts for c in set(text)}), end_of_text=len(texts) > 1)
+    return ByteTokenizer() if kind == "byte" else gpt2_tokenizer()
 
 
 class CharFile(Settings):

@@ -89,8 +89,10 @@ class Unembedding(nn.Linear):
             raise ValueError(f"temperature must be a number from 0 up, got {temperature}")
         if temperature == 0:
             return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-        # Subtracting the largest first keeps the quotient finite however small T is.
-        return ((logits - logits.amax(dim=-1, keepdim=True)) / temperature).softmax(dim=-1)
+        # The largest is subtracted first, and T kept within what the type can hold: the quotient is never inf / inf.
+        limits = torch.finfo(logits.dtype)
+        T = min(max(temperature, limits.tiny), limits.max)
+        return ((logits - logits.amax(dim=-1, keepdim=True)) / T).softmax(dim=-1)
 
 
 class GPT(nn.Module):

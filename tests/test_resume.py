@@ -128,8 +128,8 @@ def test_the_logged_loss_is_the_mean_over_the_whole_step(shell, tiny, workplace)
     config = json.loads((workplace / "runs/triple/run.json").read_text())["resolved"]
     import train
     from configs.schema import Config
-    from data.dataset import open_data
     from training.learner import build_learner
+    from training.prepare import open_data
 
     config = Config.model_validate(config)
     data = open_data(config)
@@ -137,7 +137,7 @@ def test_the_logged_loss_is_the_mean_over_the_whole_step(shell, tiny, workplace)
     losses = []
     for number in range(3):
         x, y = data.batch("train", number, 1)
-        losses.append(float(train.LOSSES["cross_entropy"](learner.model(x), y)))
+        losses.append(train.LOSSES["cross_entropy"](learner.model(x), y).item())
     first = json.loads((workplace / "runs/triple/log.jsonl").read_text().splitlines()[1])
     assert first["loss"] == pytest.approx(sum(losses) / 3, rel=1e-5)
 

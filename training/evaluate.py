@@ -53,7 +53,8 @@ def evaluate(
     training = model.training
     model.eval()
     total, right, count = 0.0, 0, 0
-    for x, y in data.in_order(split, max(size, LOGITS_AT_ONCE // (data.positions * outputs(model)))):
+    fits = min(LOGITS_AT_ONCE // (data.positions * outputs(model)), data.count(split))
+    for x, y in data.in_order(split, max(size, fits)):
         if stop():
             break
         x, y = x.to(device), y.to(device)
@@ -68,4 +69,4 @@ def evaluate(
 
 def outputs(model: nn.Module) -> int:
     """How many logits the network gives: as many as its last matrix has rows."""
-    return [p for p in model.parameters() if p.ndim == 2][-1].size(0)
+    return [p for _, p in model.named_parameters(remove_duplicate=False) if p.ndim == 2][-1].size(0)

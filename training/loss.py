@@ -20,10 +20,9 @@ def squared_error(logits: Float[Tensor, "... V"], targets: Int[Tensor, "..."]) -
 
     Nielsen's book takes half of this; torch.nn.MSELoss() a V-th.
     """
-    counts = targets != IGNORED
-    wanted = torch.zeros_like(logits).scatter_(-1, (targets * counts).unsqueeze(-1), 1.0)
-    each = (logits.sigmoid() - wanted).square().sum(dim=-1)
-    return (each * counts).sum() / counts.sum()
+    counts = (targets != IGNORED).unsqueeze(-1)
+    one_hot = torch.zeros_like(logits).scatter_(-1, targets.unsqueeze(-1) * counts, counts.to(logits.dtype))
+    return F.mse_loss(logits.sigmoid() * counts, one_hot, reduction="sum") / counts.sum()
 
 
 READINGS = {"cross_entropy": partial(torch.softmax, dim=-1), "squared_error": torch.sigmoid}

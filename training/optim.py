@@ -62,7 +62,8 @@ def groups_of(parameters: list[nn.Parameter], config: OptimConfig) -> Groups:
     """Matrices with weight decay, vectors without; each remembers its highest rate."""
     matrices = [p for p in parameters if p.ndim >= 2]
     vectors = [p for p in parameters if p.ndim < 2]
-    decays = [(matrices, config.weight_decay), (vectors, 0.0)]
+    # One group is faster than two, so there are two only if they differ.
+    decays = [(matrices, config.weight_decay), (vectors, 0.0)] if config.weight_decay else [(parameters, 0.0)]
     return [
         {"params": params, "weight_decay": decay, "lr": config.lr, "peak_lr": config.lr}
         for params, decay in decays

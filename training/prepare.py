@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 from configs.command import Command, check
 from configs.errors import UserError
-from configs.schema import Config
-from data.dataset import Dataset, open_data
-from data.text import Text
+from configs.schema import Config, MLPConfig
+from data.dataset import Dataset
+from data.text import Text, open_text
+from data.tokenizer import Tokenizer
 from training.device import memory_explained
 from training.plan import continued, describe, require_memory, resolve, with_base, with_vocabulary
 from training.report import say
 from training.restore import Restored, restore, tokenizer_of
-from training.run import Record, Run, open_run, read_record, run_folder
+from training.run import Record, Run, machine, open_run, read_record, run_folder
 
 LATEST = 1.5  # times the budget of train.minutes: when a run is cut at the latest
 
@@ -43,22 +44,23 @@ def prepare(command: Command, time_step: Callable[[Dataset, Config], float]) -> 
 
 def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config], float]) -> Job | None:
     """A new run: its plan is made and said before its folder is touched."""
-    asked = check(command.settings, command.origins)
-    base = restore(asked.train.start) if asked.train.start else None
+    wanted = check(command.settings, command.origins)
+    base = restore(wanted.train.start) if wanted.train.start else None
     if base:
-        asked = with_base(asked, base)
-    require_memory(asked)
-    data = open_data(asked, base.tokenizer if base else None)
-    with memory_explained(asked.train):
-        config, seconds = resolve(with_vocabulary(asked, data), data, partial(time_step, data))
+        wanted = with_base(wanted, base)
+    require_memory(wanted)
+    data = open_data(wanted, base.tokenizer if base else None)
+    with memory_explained(wanted.train):
+        config, seconds = resolve(with_vocabulary(wanted, data), data, partial(time_step, data))
     say(describe(config, data, seconds))
     if command.dry_run:
         return None
     run = open_run(folder, command.resume, command.overwrite)
-    run.describe(Record.of(command.settings, command.origins, config, data.sha256))
+    asked, origins = command.settings, command.origins
+    run.describe(Record(asked=asked, origins=origins, resolved=config, data_sha256=data.sha256, machine=machine()))
     if isinstance(data, Text):
         run.write("tokenizer.json", json.dumps(data.tokenizer.to_json()))
-    return Job(config, data, run, base, LATEST * 60 * (asked.train.minutes or math.inf))
+    return Job(config, data, run, base, LATEST * 60 * (wanted.train.minutes or math.inf))
 
 
 def go_on(command: Command, folder: Path) -> Job | None:
@@ -76,3 +78,13 @@ def go_on(command: Command, folder: Path) -> Job | None:
     run = open_run(folder, resume=True, overwrite=False)
     run.describe(record.model_copy(update={"resolved": config}))
     return Job(config, data, run, None, math.inf)
+
+
+def open_data(config: Config, tokenizer: Tokenizer | None = None) -> Dataset:
+    """Digits for an MLP, text for a GPT. Raises UserError for what can't be read or doesn't fit."""
+    if isinstance(config.model, MLPConfig):
+        from data.digits import open_digits
+
+        return open_digits(config.data, config.model.sizes, config.train.seed)
+    assert config.model is not None
+    return open_text(config.data, config.model.context_length, config.train.seed, tokenizer)

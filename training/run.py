@@ -40,11 +40,6 @@ class Record(Settings):
     machine: dict[str, Any]
     """versions, processor, git commit: for the reader"""
 
-    @classmethod
-    def of(cls, asked: dict[str, Any], origins: dict[str, str], resolved: Config, data_sha256: str) -> "Record":
-        """The record of a run that begins now, on this machine."""
-        return cls(asked=asked, origins=origins, resolved=resolved, data_sha256=data_sha256, machine=machine())
-
 
 class Run:
     """An open run folder, locked for this process until it is left (`with run:`) or the process ends."""

@@ -1,0 +1,147 @@
+"""From the last vector to text: scores for every word, softmax, temperature, a draw, and again."""
+
+import numpy as np
+import pytest
+import torch
+
+from model import GPT, GPTConfig
+from model.generate import generate, next_probabilities
+from model.gpt import Unembedding
+
+LESSON_SCORES = torch.tensor([-0.8, -5.0, 0.5, 1.5, 3.4, -2.3, 2.5])
+PROMPT = [3, 1, 4]
+
+
+@pytest.fixture
+def model() -> GPT:
+    """Untrained, but with weights of size one, so that its opinions differ from word to word."""
+    torch.manual_seed(0)
+    config = GPTConfig(n_layer=1, n_head=2, n_embd=16, vocab_size=11, context_length=16, init="normal")
+    return GPT(config).eval()
+
+
+@pytest.fixture
+def views(model, monkeypatch) -> list[list[int]]:
+    """What the network is given to read, prediction by prediction."""
+    read, predict = [], model.next_logits
+    monkeypatch.setattr(model, "next_logits", lambda view: read.append(view[0].tolist()) or predict(view))
+    return read
+
+
+def write(model: GPT, length: int = 8, seed: int = 0, **settings) -> list[int]:
+    """What the network writes after PROMPT."""
+    return list(generate(model, PROMPT, length, generator=torch.Generator().manual_seed(seed), **settings))
+
+
+def test_L87_the_next_word_is_read_off_the_last_vector_alone(model, monkeypatch):
+    """What is a GPT?: the unembedding turns the last vector, and no other, into the prediction."""
+    final, words = torch.randn(1, 5, 16), torch.zeros(1, 5, dtype=torch.long)
+    monkeypatch.setattr(model, "vectors", lambda tokens: final)
+    prediction = model.next_logits(words)
+    torch.testing.assert_close(prediction, final[:, 4] @ model.unembedding.weight.T)
+    final[:, :4] = torch.randn(4, 16)
+    assert torch.equal(model.next_logits(words), prediction)
+
+
+def test_L87_training_reads_a_prediction_off_every_vector(model):
+    """What is a GPT?: in training every vector of a text predicts the word that follows it, all at once."""
+    tokens = torch.randint(11, (2, 6))
+    one_by_one = [model.next_logits(tokens[:, : length + 1]) for length in range(6)]
+    torch.testing.assert_close(model(tokens), torch.stack(one_by_one, dim=1))
+
+
+def test_L88_softmax_gives_the_lessons_probabilities():
+    """What is a GPT?: softmax makes a distribution of any list, the largest near 1, the smallest near 0."""
+    probabilities = Unembedding.probabilities(LESSON_SCORES).tolist()
+    assert [round(p, 3) for p in probabilities] == [0.009, 0.000, 0.034, 0.092, 0.614, 0.002, 0.249]
+
+
+def test_L88_scores_of_any_size_become_a_distribution():
+    """What is a GPT?: softmax depends on differences between scores alone, and none is too large for it."""
+    scores = torch.stack([torch.linspace(-1e4, 1e4, 9), torch.arange(9.0)])
+    probabilities = Unembedding.probabilities(scores)
+    assert (probabilities >= 0).all()
+    torch.testing.assert_close(probabilities.sum(dim=-1), torch.ones(2))
+    torch.testing.assert_close(Unembedding.probabilities(scores + 512), probabilities)
+    assert probabilities[0].tolist() == [0] * 8 + [1]
+
+
+def test_L89_temperature_divides_the_scores():
+    """What is a GPT?: a temperature of 5 gives the lesson's less likely words their chance."""
+    probabilities = Unembedding.probabilities(LESSON_SCORES, temperature=5).tolist()
+    assert [round(p, 3) for p in probabilities] == [0.107, 0.046, 0.139, 0.170, 0.249, 0.080, 0.208]
+
+
+def test_L89_the_coldest_temperature_leaves_the_likeliest_word():
+    """What is a GPT?: as the temperature falls to 0 all the probability goes to the largest score."""
+    for temperature in (0, 1e-36):  # the second takes a score of 34,000 beyond what a float holds
+        probabilities = Unembedding.probabilities(1e4 * LESSON_SCORES, temperature)
+        assert probabilities.tolist() == [0, 0, 0, 0, 1, 0, 0]
+
+
+def test_L89_no_temperature_changes_the_order_of_the_words():
+    """What is a GPT?: heat makes words more equal, in the limit all the same, but never swaps two of them."""
+    for temperature in (0.2, 1, 5, 100):
+        probabilities = Unembedding.probabilities(LESSON_SCORES, temperature)
+        assert probabilities.argsort().tolist() == LESSON_SCORES.argsort().tolist()
+    torch.testing.assert_close(Unembedding.probabilities(LESSON_SCORES, 1e9), torch.full((7,), 1 / 7))
+
+
+@torch.inference_mode()
+def test_L90_top_k_shares_the_probability_among_the_k_likeliest(model):
+    """What is a GPT?: top-k forgets all but the k likeliest words and keeps the proportions of those."""
+    view = torch.tensor([PROMPT])
+    everyone = next_probabilities(model, view, temperature=2, k=None)
+    chosen = everyone >= everyone.sort(descending=True).values[2]
+    expected = torch.where(chosen, everyone, 0) / everyone[chosen].sum()
+    torch.testing.assert_close(next_probabilities(model, view, temperature=2, k=3), expected)
+
+
+def test_L90_the_likeliest_word_alone_leaves_nothing_to_chance(model):
+    """What is a GPT?: a draw among the single likeliest word is no draw, however hot."""
+    assert write(model, k=1, temperature=50) == write(model, temperature=0)
+
+
+def test_L91_a_seed_writes_the_same_text_again(model):
+    """What is a GPT?: the choice of a word is chance, but chance that a seed repeats."""
+    assert write(model, length=12, seed=1, temperature=5) == write(model, length=12, seed=1, temperature=5)
+    assert write(model, length=12, seed=1, temperature=5) != write(model, length=12, seed=2, temperature=5)
+
+
+def test_L91_words_come_as_often_as_their_probabilities_say(model):
+    """What is a GPT?: the likeliest word isn't always taken, only most often."""
+    torch.nn.init.zeros_(model.norm.weight)  # the last vector is now the bias, whatever was read
+    torch.nn.init.normal_(model.norm.bias, std=0.3)
+    expected = (model.unembedding.weight @ model.norm.bias).softmax(dim=-1).detach().numpy()
+    n = 200
+    counts = np.bincount(write(model, length=n), minlength=11)
+    assert (np.abs(counts - n * expected) < 4 * np.sqrt(n * expected * (1 - expected))).all()
+
+
+def test_L92_greedy_writing_takes_the_most_valuable_word(model):
+    """What is a GPT?: at temperature 0 each word is the one with the highest score."""
+    text = list(PROMPT)
+    for _ in range(8):
+        text.append(int(model(torch.tensor([text]))[0, -1].argmax()))
+    assert write(model, temperature=0) == text[len(PROMPT) :]
+
+
+def test_L93_each_new_word_is_appended_and_read_again(model, views):
+    """What is a GPT?: predict, draw, append, and predict again from the longer text."""
+    new = write(model, length=5)
+    assert views == [PROMPT + new[:length] for length in range(5)]
+
+
+def test_L93_words_appear_one_by_one(model, views):
+    """What is a GPT?: a word can be shown as soon as it is drawn, before the next is thought of."""
+    stream = generate(model, PROMPT, 5)
+    for shown in range(1, 6):
+        next(stream)
+        assert len(views) == shown
+
+
+def test_L94_logits_are_the_raw_scores(model):
+    """What is a GPT?: a logit is the dot product of a vector with a word's row, of any size and sign."""
+    tokens = torch.randint(11, (2, 5))
+    vectors, words = model.vectors(tokens), model.unembedding.weight
+    torch.testing.assert_close(model(tokens), torch.einsum("btc,vc->btv", vectors, words))

@@ -1,0 +1,51 @@
+"""What is missing costs one line, and what is enough is enough."""
+
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Make imports of a package fail as if it weren't installed."""
+
+    def block(*packages: str) -> None:
+        for package in packages:
+            for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
+                monkeypatch.delitem(sys.modules, name)
+            monkeypatch.setitem(sys.modules, package, None)
+
+    return block
+
+
+def test_own_text_needs_no_optional_package(shell, tiny, without):
+    without("torchvision", "tiktoken", "matplotlib", "mlxtend", "PIL")
+    code, _, err = shell("train.py", *tiny)
+    assert code == 0 and "warning: no curves.png" in err and "matplotlib" in err
+    assert shell("sample.py", "tiny")[0] == 0
+
+
+def test_gpt2s_tokenizer_without_tiktoken_is_one_line(shell, tiny, without):
+    without("tiktoken", "tiktoken_ext")
+    code, _, err = shell("train.py", *tiny, "--data.tokenizer", "gpt2")
+    assert code in (1, 2) and err.count("\n") == 1 and "pip install tiktoken" in err
+
+
+def test_mnist_without_torchvision_is_one_line(shell, workplace, without):
+    from tests.conftest import data_folder
+
+    data_folder()
+    (workplace / "d.toml").write_text('[model]\nkind = "mlp"\n[data]\npath = "mnist"\n[train]\nsteps = 1\n')
+    without("torchvision")
+    code, _, err = shell("train.py", "d.toml")
+    assert code == 1 and err.count("\n") == 1 and "pip install torchvision" in err
+
+
+def test_shapes_are_checked_while_the_tests_run():
+    import torch
+    from jaxtyping import TypeCheckError
+
+    from model.attention import attention_pattern
+
+    with pytest.raises(TypeCheckError):
+        attention_pattern(torch.zeros(2, 3, 4), torch.zeros(2, 3, 5))
