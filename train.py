@@ -58,14 +58,14 @@ def update(learner: Learner, step: int) -> tuple[float, float]:
     return total, length
 
 
-def train(job: Job) -> int:
+def train(job: Job, stop: Interruption) -> int:
     """Learn until the steps are made, patience is out, time is over or someone stops it; returns the exit code."""
     config, run, steps = job.config, job.run, job.config.train.steps or 0
     learner = build_learner(config, job.data)
     if job.base:
         checkpoint.load_model(job.base.checkpoint, learner.model)
     resumed = checkpoint.resume(run, learner.model, learner.optimizers)
-    stop, deadline = Interruption(), time.monotonic() + job.seconds
+    deadline = time.monotonic() + job.seconds
     bar = progress_bar(resumed or 0, steps)
     for step in range(resumed or 0, steps + 1):
         stopping, last = stop(), step == steps or time.monotonic() > deadline
@@ -104,8 +104,8 @@ def main(command: Command) -> int:
     job = prepare(command, time_step)
     if job is None:
         return 0
-    with job.run, memory_explained(job.config.train):
-        return train(job)
+    with job.run, memory_explained(job.config.train), Interruption() as stop:
+        return train(job, stop)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from training.learner import build_learner
 from training.loss import cross_entropy
 from training.prepare import open_data, prepare
 from training.restore import restore
-from training.run import machine, read_log, understand
+from training.run import Interruption, machine, read_log, understand
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -48,8 +48,8 @@ def learn(config: str, run: str, *options: object) -> tuple[list[dict], float]:
     job = prepare(understand(words), train.time_step)
     assert job is not None
     begin = time.perf_counter()
-    with job.run:
-        code = train.train(job)
+    with job.run, Interruption() as stop:
+        code = train.train(job, stop)
     seconds = time.perf_counter() - begin
     assert code == 0
     return read_log(Path("runs") / run), seconds

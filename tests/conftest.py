@@ -1,8 +1,7 @@
 """What all tests share: shapes are checked while they run, and every run happens in a folder of its own."""
 
 import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def shell(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Shell]:
+def shell(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Shell:
     """Run train.py or sample.py as a command line would, in this process; returns exit code, stdout, stderr."""
     import sample
     import train
@@ -37,8 +36,6 @@ def shell(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Shell]
         "sample.py": lambda words: sample.main(understand_sampling(words)),
     }
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
     def run(script: str, *words: object) -> tuple[int, str, str]:
         capfd.readouterr()
         try:
@@ -48,9 +45,16 @@ def shell(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Shell]
         out, err = capfd.readouterr()
         return code, out, err
 
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked cuda need a GPU; where there is none they are skipped and say so."""
+    import torch
+
+    for item in items:
+        if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
 
 
 POEM = "The quick brown fox jumps over the lazy dog.\nPack my box with five dozen liquor jugs.\n" * 40

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from importlib import metadata
 from pathlib import Path
@@ -226,11 +227,16 @@ class Interruption:
 
     def __init__(self) -> None:
         self.exit_code = 0
-        try:
-            signal.signal(signal.SIGTERM, self.note)
-            signal.signal(signal.SIGINT, self.note)
-        except ValueError:
-            pass
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def note(self, number: int, frame: object) -> None:
         """The handler."""
