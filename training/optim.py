@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Muon, Optimizer, RMSprop
+from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
 from configs.schema import OptimConfig
 
@@ -48,6 +48,8 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
     fused = all(p.device.type in ("cpu", "cuda") for p in rest)
     if config.name != "muon":
         return [OPTIMIZERS[config.name](groups_of(rest, config), config, fused)]
+    from training.muon import Muon
+
     hidden = [p for p in hidden_matrices(model) if p.requires_grad]
     others = [p for p in rest if not any(p is h for h in hidden)]
     muon = Muon(

@@ -19,6 +19,7 @@ from training.restore import Restored
 from training.run import Record
 
 EVALUATIONS = 10  # in a run, unless eval_every says otherwise
+EVALUATION_SHARE = 0.1  # of train.minutes; fewer evaluations if ten would take more
 TRIAL_SECONDS, TRIAL_STEPS = 1.0, 20
 BYTES_EACH = 16  # float32 weight, gradient and Adam's two moments
 RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience")} | {
@@ -70,10 +71,12 @@ def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) 
         per_epoch = data.count("train") / (train.batch_size * train.accumulate)
         config = change(config, steps=math.ceil(train.epochs * per_epoch), epochs=None)
     seconds = time_step(config)
+    evaluations = EVALUATIONS
     if train.minutes is not None:
-        config = change(config, steps=steps_within(60 * train.minutes, config, data, seconds))
+        evaluations, steps = fit(60 * train.minutes, config, data, seconds)
+        config = change(config, steps=steps)
     assert config.train.steps is not None
-    eval_every = train.eval_every or max(1, math.ceil(config.train.steps / EVALUATIONS))
+    eval_every = train.eval_every or max(1, math.ceil(config.train.steps / evaluations))
     return change(config, eval_every=eval_every, save_every=train.save_every or eval_every), seconds
 
 
@@ -93,16 +96,17 @@ def seconds_per_step(update: Callable[[int], Any]) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def steps_within(budget: float, config: Config, data: Dataset, seconds: float) -> int:
-    """Steps that fit into so many seconds, evaluations included.
+def fit(budget: float, config: Config, data: Dataset, seconds: float) -> tuple[int, int]:
+    """How many evaluations and steps fit into so many seconds; the first evaluation comes before the first step.
 
-    One of those costs about a third of a step per batch: it has no backward pass.
+    An evaluation costs about a third of a step per batch: it has no backward pass.
     """
     train = config.train
-    evaluation = data.count("val") / (train.batch_size * train.accumulate) * seconds / 3
+    each = data.count("val") / (train.batch_size * train.accumulate) * seconds / 3
     if train.eval_every:
-        return max(1, int(budget / (seconds + evaluation / train.eval_every)))
-    return max(1, int((budget - (EVALUATIONS + 1) * evaluation) / seconds))
+        return EVALUATIONS, max(1, int((budget - each) / (seconds + each / train.eval_every)))
+    evaluations = max(1, min(EVALUATIONS, int(EVALUATION_SHARE * budget / max(each, 1e-9))))
+    return evaluations, max(1, int((budget - (evaluations + 1) * each) / seconds))
 
 
 def count_parameters(config: Config) -> int:

@@ -1,0 +1,56 @@
+"""Our Muon takes the steps of torch's, all matrices of a shape at once."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from training.muon import Muon, orthogonal
+
+SHAPES = [(6, 6), (6, 6), (12, 6), (6, 12), (12, 6)]
+
+
+def matrices() -> list[nn.Parameter]:
+    """Some matrices, the same every time."""
+    generator = torch.Generator().manual_seed(3)
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in SHAPES]
+
+
+def test_five_steps_are_those_of_torch_within_its_bfloat16():
+    ours, theirs = matrices(), matrices()
+    a = Muon([{"params": ours, "lr": 0.02}], momentum=0.9, weight_decay=0.1)
+    b = torch.optim.Muon(theirs, lr=0.02, momentum=0.9, weight_decay=0.1)
+    generator = torch.Generator().manual_seed(4)
+    for _ in range(5):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn(p.shape, generator=generator)
+            q.grad = p.grad.clone()
+        before = copy.deepcopy(theirs)
+        a.step()
+        b.step()
+        for p, q, r in zip(ours, theirs, before, strict=True):
+            # Eight bits, magnified by the iteration's slope: a twentieth of the step's length.
+            assert (p - q).norm() < 0.05 * (q - r).norm() + 1e-6
+            q.data.copy_(p.data)
+        for p, q in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(a.state[p]["momentum_buffer"], b.state[q]["momentum_buffer"])
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 20, 5), (2, 5, 20)])
+def test_singular_values_become_about_one_and_directions_stay(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    u, s, v = torch.linalg.svd(x, full_matrices=False)
+    y = orthogonal(x)
+    inside = u.mT @ y @ v.mT
+    assert torch.allclose(inside, torch.diag_embed(inside.diagonal(dim1=-2, dim2=-1)), atol=1e-9)
+    assert ((inside.diagonal(dim1=-2, dim2=-1) > 0.3) & (inside.diagonal(dim1=-2, dim2=-1) < 1.3))[s > 0.2].all()
+
+
+def test_one_matrix_doesnt_depend_on_its_neighbours():
+    alone, among = matrices()[:1], matrices()
+    for p in [*alone, *among]:
+        p.grad = torch.ones_like(p).cumsum(0).sin()
+    Muon([{"params": alone, "lr": 0.1}], 0.9, 0.0).step()
+    Muon([{"params": among, "lr": 0.1}], 0.9, 0.0).step()
+    torch.testing.assert_close(alone[0], among[0])

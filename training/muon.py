@@ -1,0 +1,58 @@
+"""Muon: momentum whose every step is made orthogonal, so that no direction in a matrix learns faster than another."""
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+POLYNOMIAL = (3.4445, -4.775, 2.0315)  # steepest at zero, so that five rounds are enough
+ROUNDS = 5
+
+
+class Muon(Optimizer):
+    """Nesterov momentum, then the nearest orthogonal matrix as the step (Jordan et al. 2024); matrices only.
+
+    All matrices of one shape are taken together and, on a CPU, in float32; torch.optim.Muon, against which this
+    is tested, takes one after another in bfloat16.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], momentum: float, weight_decay: float) -> None:
+        super().__init__(groups, {"momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move every matrix that has a gradient."""
+        for group in self.param_groups:
+            shapes: defaultdict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+            for p in group["params"]:
+                if p.grad is not None:
+                    shapes[p.shape].append(p)
+            for same in shapes.values():
+                self.move(same, **{name: group[name] for name in ("lr", "momentum", "weight_decay")})
+
+    def move(self, same: list[nn.Parameter], lr: float, momentum: float, weight_decay: float) -> None:
+        """One step for matrices of one shape."""
+        gradients = torch.stack([p.grad for p in same if p.grad is not None])
+        memory = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in same]
+        torch._foreach_lerp_(memory, list(gradients), 1 - momentum)
+        updates = orthogonal(gradients.lerp(torch.stack(memory), momentum))
+        rows, columns = same[0].shape
+        for p, update in zip(same, updates, strict=True):
+            p.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * math.sqrt(max(1, rows / columns)))
+
+
+def orthogonal(matrices: Float[Tensor, "N rows columns"]) -> Float[Tensor, "N rows columns"]:
+    """Nearly U Vᵀ for each matrix U S Vᵀ, by Newton and Schulz's iteration: singular values become about 1."""
+    a, b, c = POLYNOMIAL
+    tall = matrices.size(-2) > matrices.size(-1)
+    x = matrices.mT if tall else matrices
+    x = x.bfloat16() if x.is_cuda else x
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(ROUNDS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype)
