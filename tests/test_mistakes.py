@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
 
@@ -205,6 +206,21 @@ def test_a_prompt_longer_than_the_context_is_cropped_with_a_notice(shell, traine
     prompt = "The quick brown fox " * 10
     code, out, err = shell("sample.py", trained, "--prompt", prompt, "--max-tokens", "5")
     assert code == 0 and out.startswith(prompt) and "context" in err
+
+
+def test_a_lack_of_memory_is_answered_with_the_flags_that_halve_it(shell, tiny, monkeypatch):
+    def exhausted(learner, step):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("train.update", exhausted)
+    result = shell("train.py", *tiny, "--train.batch_size", "6")
+    one_line(result, "--train.batch_size 3 --train.accumulate 2", code=1)
+
+
+def test_a_network_that_learns_nothing_is_told_so(shell, tiny):
+    words = ["--train.steps", "120", "--train.eval_every", "60", "--optim.lr", "1e-9", "--log.sample_tokens", "0"]
+    code, _, err = shell("train.py", *tiny, *words)
+    assert code == 0 and err.count("still that of a blind guess") == 1
 
 
 def test_no_mistake_waits_for_torch(workplace):
