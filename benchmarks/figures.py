@@ -23,12 +23,13 @@ from torch.nn import functional as F
 
 import train
 from configs.errors import answer
+from configs.schema import Config
 from data.seeds import seed_for
 from data.text import Text, read_documents
 from data.tokenizer import decode, first_token
 from model.generate import generate
 from training.evaluate import evaluate
-from training.learner import build_learner
+from training.learner import Learner, build_learner
 from training.loss import cross_entropy
 from training.prepare import open_data, prepare
 from training.restore import restore
@@ -73,20 +74,32 @@ def shakespeare(seeds: int) -> Rows:
 
 def bare_loop(run: str) -> tuple[float, float]:
     """What a short script would do with the same network: AdamW, clipping, one evaluation at the end."""
+    config, data, learner, bare_step = bare_script(run)
+    begin = time.perf_counter()
+    for step in range(config.train.steps or 0):
+        bare_step(step)
+    result = evaluate(learner.model, data, "val", cross_entropy, size=config.train.batch_size)
+    assert result is not None
+    return result.loss, time.perf_counter() - begin
+
+
+def bare_script(run: str) -> tuple[Config, Text, Learner, Callable[[int], None]]:
+    """The settings, data and fresh network of a run, and a function that makes one bare step with them."""
     restored = restore(run)
     config = restored.record.resolved
     data = open_data(config, restored.tokenizer)
     assert isinstance(data, Text) and config.train.steps
+    steps, T = config.train.steps, data.positions
     learner = build_learner(config, data)
     tokens = torch.from_numpy(data.tokens["train"].astype("int64"))
     decay = [p for p in learner.parameters if p.ndim >= 2]
     rest = [p for p in learner.parameters if p.ndim < 2]
     groups = [{"params": decay, "weight_decay": config.optim.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=config.optim.lr, betas=(config.optim.betas[0], config.optim.betas[1]))
-    T, begin = data.positions, time.perf_counter()
-    for step in range(config.train.steps):
+
+    def bare_step(step: int) -> None:
         for group in optimizer.param_groups:
-            group["lr"] = train.learning_rate(step, config.train.steps, config.optim)
+            group["lr"] = train.learning_rate(step, steps, config.optim)
         starts = torch.randint(len(tokens) - T, (config.train.batch_size,))
         x = torch.stack([tokens[i : i + T] for i in starts])
         y = torch.stack([tokens[i + 1 : i + 1 + T] for i in starts])
@@ -95,9 +108,27 @@ def bare_loop(run: str) -> tuple[float, float]:
         torch.nn.utils.clip_grad_norm_(learner.parameters, config.optim.grad_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    result = evaluate(learner.model, data, "val", cross_entropy, size=config.train.batch_size)
-    assert result is not None
-    return result.loss, time.perf_counter() - begin
+
+    return config, data, learner, bare_step
+
+
+def step(seeds: int) -> Rows:
+    """One step of shakespeare.toml against one of the bare loop, in turn, so that a noisy machine hits both alike."""
+    learn("shakespeare", "s", "--train.steps", "2", "--train.eval_every", "100")
+    config, data, _, bare_step = bare_script("s")
+    ours = partial(train.update, build_learner(config, data))
+    rows = []
+    for number in range(40 * seeds):
+        times = [clock_call(partial(move, number)) for move in (ours, bare_step)]
+        rows.append({"run": number, "ours": times[0], "bare": times[1], "ratio": times[0] / times[1]})
+    return rows
+
+
+def clock_call(function: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
 
 
 def digit_rows(config: str, keys: tuple[str, ...], seeds: int) -> Rows:
@@ -188,6 +219,7 @@ FIGURES: dict[str, Callable[[int], Rows]] = {
     "digits_modern": partial(digit_rows, "digits_modern", ("test_accuracy",)),
     "digits_demo": partial(digit_rows, "digits_demo", ("test_accuracy",)),
     "shakespeare": shakespeare,
+    "step": step,
     "python": python,
     "finetune": finetune,
 }
