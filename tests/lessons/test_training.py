@@ -345,7 +345,7 @@ def test_L43_a_run_keeps_every_hyper_parameter_beside_its_weights(tmp_path):
     """Techniques for training: all hyper-parameters are in one config, and a run records every one."""
     config = learner(first_digits(1), {"lr": 0.07}, {"sizes": [784, 12, 10]}).config
     with open_run(tmp_path / "run", resume=False, overwrite=False) as run:
-        run.describe(Record.of({"optim.lr": 0.07}, {"optim.lr": "command line"}, config, ""))
+        run.describe(Record(asked={}, origins={}, resolved=config, data_sha256="", machine={}))
     written = flatten(json.loads((run.folder / "run.json").read_text())["resolved"])
     assert written == flatten(config.model_dump(exclude_none=True))
     assert {"model.sizes", "optim.weight_decay", "train.seed", "train.batch_size", "data.augment"} <= written.keys()
