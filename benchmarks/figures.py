@@ -152,7 +152,7 @@ def python(seeds: int) -> Rows:
 
 
 def snippets(run: str, count: int, length: int = 400) -> list[str]:
-    """Texts that begin where a file does, temperature 0.8, top-k 50, cut after their last whole statement."""
+    """Texts that begin where a file does, temperature 0.8, top-k 50, cut after their last whole line."""
     restored = restore(run)
     tokenizer = restored.tokenizer
     assert tokenizer is not None
