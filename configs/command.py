@@ -1,5 +1,6 @@
 """The command line of train.py: config files, then overrides, become one checked description of a run."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,12 @@ EXAMPLE = "for example: python train.py configs/python.toml --train.minutes 5 --
 CLI = "command line"
 LARGEST_FILE = 2**20  # bytes of one config
 TABLES = {"model": GPTConfig, "data": DataConfig, "optim": OptimConfig, "train": TrainConfig, "log": LogConfig}
-SETTINGS = ["model.sizes", *(f"{section}.{name}" for section, table in TABLES.items() for name in table.model_fields)]
+LISTS = ("--data.path", "--data.extensions", "--model.lora.targets", "--train.freeze")  # of words
+SETTINGS = [
+    "model.sizes",
+    "model.lora",
+    *(f"{section}.{name}" for section, table in TABLES.items() for name in table.model_fields),
+]
 
 
 class Options(Config, BaseSettings):
@@ -51,7 +57,7 @@ def parse(arguments: list[str]) -> Command:
     count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     files, options = arguments[:count], arguments[count:]
     parser = OneLineParser("train.py", USAGE, "Train a network.", EXAMPLE, allow_abbrev=False)
-    options = ["--dry_run" if word == "--dry-run" else word for word in map(underscores, options)]
+    options = gathered(["--dry_run" if word == "--dry-run" else word for word in map(underscores, options)])
     given = CliSettingsSource(Options, cli_parse_args=options, root_parser=parser)()
     flags = {name: given.pop(name, False) for name in ("resume", "overwrite", "dry_run")}
     run = given.pop("run", Path(files[0]).stem if files else None)
@@ -69,6 +75,25 @@ def underscores(word: str) -> str:
     """--train.batch-size is --train.batch_size; what follows = is left as it is."""
     name, equals, value = word.partition("=")
     return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+
+
+def gathered(words: list[str]) -> list[str]:
+    """`--data.path a.txt b.txt`, which is what a shell makes of *.txt, becomes one word with a JSON list in it."""
+    groups: list[list[str]] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in LISTS:
+            groups.append([name, value] if equals else [name])
+        elif groups and groups[-1][0] in LISTS and not word.startswith("-"):
+            groups[-1].append(word)
+        else:
+            groups.append([word])
+    return [f"{name}={listed(values)}" if values else name for name, *values in groups]
+
+
+def listed(values: list[str]) -> str:
+    """The words as a JSON list, which a single word may be already."""
+    return values[0] if values[0].startswith('["') else json.dumps(values)
 
 
 def read(file: str) -> dict[str, Any]:
@@ -133,15 +158,15 @@ def check(settings: dict[str, Any], origins: dict[str, str]) -> Config:
 
 def explain(error: Any, origins: dict[str, str]) -> str:
     """One line for one of pydantic's errors: file, key, what was expected, what was found."""
-    path = [str(part) for part in error["loc"] if part not in ("mlp", "gpt")]
+    path = [str(part) for part in error["loc"] if part not in ("mlp", "gpt", "auto")]
     name = ".".join(path)
     inside = [origin for key, origin in origins.items() if f"{key}.".startswith(f"{name}.") or not name]
     around = [origin for key, origin in origins.items() if name.startswith(f"{key}.")]
     where = (inside or around or ["config"])[-1]
     message = error["msg"].removeprefix("Value error, ")
-    kind = 'model.kind must be "mlp" or "gpt"'
+    kind = 'model.kind must be "mlp", "gpt" or "auto"'
     answers = {
-        "extra_forbidden": f"there is no setting {name}{did_you_mean(name, SETTINGS)}",
+        "extra_forbidden": f"there is no setting {name}{did_you_mean(name, {*SETTINGS} - {name})}",
         "missing": f"{name} is missing",
         "union_tag_invalid": kind,
         "union_tag_not_found": kind,

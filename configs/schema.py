@@ -4,15 +4,25 @@ This is the ground floor. It imports pydantic alone, so that `--help` and every 
 answered without waiting for torch.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+Target = Literal["query", "key", "value", "out", "up", "down"]
 Activation = Literal["sigmoid", "relu", "tanh", "gelu", "gelu_tanh"]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=2**40)]
 NonNegative = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Length = Annotated[int, Field(ge=2, le=2**24)]
+
+
+def listed(value: Any) -> Any:
+    """A single word stands for a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+Words = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(listed)]
 
 
 class Settings(BaseModel):
@@ -38,21 +48,22 @@ class MLPConfig(Settings):
     """uniform: U(-1/sqrt(n), 1/sqrt(n)) with n inputs, PyTorch's own; normal: the lessons' N(0, 1)"""
 
 
-class GPTConfig(Settings):
-    """A decoder-only transformer; the defaults are GPT-2 small (Radford et al. 2019)."""
+class LoRAConfig(Settings):
+    """Low-rank adapters: the base stays as it is, and beside each target a product of two thin matrices learns."""
 
-    kind: Literal["gpt"] = "gpt"
-    """the text network"""
-    n_layer: Count = 12
-    """blocks of attention and MLP"""
-    n_head: Count = 12
-    """attention heads in each block"""
-    n_embd: Count = 768
-    """width: numbers in one token's vector"""
-    vocab_size: Count = 50257
-    """tokens it can tell apart; in training it always comes from the tokenizer"""
-    context_length: Annotated[int, Field(ge=2, le=2**24)] = 1024
-    """tokens it can look at, at most"""
+    rank: Count = 8
+    """width of the thin matrices"""
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    """their product is scaled by alpha / rank"""
+    targets: Annotated[list[Target], BeforeValidator(listed), Field(min_length=1)] = [
+        "query", "key", "value", "out", "up", "down",
+    ]  # fmt: skip
+    """which matrices of every block get an adapter; up and down are the MLP's two"""
+
+
+class TransformerSettings(Settings):
+    """What a transformer is, whatever its size; the defaults are GPT-2's (Radford et al. 2019)."""
+
     activation: Activation = "gelu_tanh"
     """between the up- and the down-projection"""
     position: Literal["learned", "sinusoidal"] = "learned"
@@ -67,6 +78,25 @@ class GPTConfig(Settings):
     """the unembedding is the token embedding"""
     init: Literal["gpt2", "normal", "zero"] = "gpt2"
     """gpt2: N(0, 0.02), residual projections scaled down by sqrt(2 n_layer); normal: N(0, 1)"""
+    lora: LoRAConfig | None = None
+    """train low-rank adapters beside the frozen network of train.start (Hu et al. 2021)"""
+
+
+class GPTConfig(TransformerSettings):
+    """A decoder-only transformer; the defaults are GPT-2 small (Radford et al. 2019)."""
+
+    kind: Literal["gpt"] = "gpt"
+    """the text network"""
+    n_layer: Count = 12
+    """blocks of attention and MLP"""
+    n_head: Count = 12
+    """attention heads in each block"""
+    n_embd: Count = 768
+    """width: numbers in one token's vector"""
+    vocab_size: Count = 50257
+    """tokens it can tell apart; in training it always comes from the tokenizer"""
+    context_length: Length = 1024
+    """tokens it can look at, at most"""
 
     @model_validator(mode="after")
     def heads_divide_the_width(self) -> "GPTConfig":
@@ -77,18 +107,35 @@ class GPTConfig(Settings):
         return self
 
 
-ModelConfig = Annotated[MLPConfig | GPTConfig, Field(discriminator="kind")]
+class AutoConfig(TransformerSettings):
+    """A text network whose sizes, where they are not given, follow from train.start or from the corpus and the time."""
+
+    kind: Literal["auto"] = "auto"
+    """sizes are chosen before training starts"""
+    n_layer: Count | None = None
+    n_head: Count | None = None
+    n_embd: Count | None = None
+    context_length: Length | None = None
+
+
+ModelConfig = Annotated[MLPConfig | GPTConfig | AutoConfig, Field(discriminator="kind")]
 
 
 class DataConfig(Settings):
     """What the network learns from."""
 
-    path: str = Field(min_length=1)
-    """digits: mnist, mnist-5k; text: python-stdlib, shakespeare, or your own file, folder or glob"""
-    tokenizer: Literal["char", "byte", "gpt2"] = "char"
-    """what one token is"""
+    path: Annotated[Words, Field(min_length=1)]
+    """digits: mnist, mnist-5k; text: python-stdlib, shakespeare, or your own files, folders and globs"""
+    extensions: Words = []
+    """of the files that are read in folders, such as ["md", "txt"] (default: every file that is text)"""
+    field: Annotated[str, Field(min_length=1)] = "text"
+    """which field of each line of a .jsonl file holds the text"""
+    tokenizer: Literal["auto", "char", "byte", "bpe", "gpt2"] = "char"
+    """what one token is; auto chooses by the size of the corpus"""
+    vocab_size: Annotated[int, Field(ge=257, le=2**20)] | None = None
+    """how many tokens bpe learns, end-of-text included (default: by the size of the corpus)"""
     val_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """share of a text that is held out, by whole files where there are many (0: none)"""
+    """share of a text that is held out, by whole documents where there are many (0: none)"""
     augment: bool = False
     """small random rotations, scalings and shifts of the training digits"""
 
@@ -144,7 +191,9 @@ class TrainConfig(Settings):
     patience: Annotated[int, Field(ge=0)] = 0
     """evaluations without a new best before training stops (0: never)"""
     start: str | None = None
-    """begin from this run's weights and tokenizer"""
+    """begin from the weights and tokenizer of a run, a checkpoint, a Hugging Face GPT-2 folder, or gpt2[-medium ...]"""
+    freeze: Words = []
+    """parts that do not learn, such as ["embedding", "blocks.0-3"]"""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1337
     """of the weights, the batches and dropout"""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"

@@ -116,9 +116,10 @@ def open_digits(config: DataConfig, sizes: list[int], seed: int) -> Digits:
     """
     if (sizes[0], sizes[-1]) != (PIXELS, CLASSES):
         raise UserError(f"model.sizes={sizes} must begin with {PIXELS} pixels and end with {CLASSES} digits")
-    if config.path not in DATASETS:
-        raise UserError(f"data.path: {config.path!r} holds no digits; choose from {', '.join(DATASETS)}")
-    return Digits(DATASETS[config.path](config.val_fraction), seed, config.augment)
+    name, *more = config.path
+    if more or name not in DATASETS:
+        raise UserError(f"data.path: {name!r} holds no digits; choose from {', '.join(DATASETS)}")
+    return Digits(DATASETS[name](config.val_fraction), seed, config.augment)
 
 
 def mnist(val_fraction: float) -> dict[str, tuple[Images, Labels]]:

@@ -123,9 +123,9 @@ def open_text(config: DataConfig, context_length: int, seed: int, tokenizer: Tok
 
     Raises UserError if there is nothing to read or too little.
     """
-    documents = [d for d in read_documents(config.path) if d.text]
+    documents = [d for path in config.path for d in read_documents(path) if d.text]
     if not documents:
-        raise UserError(f"data.path: {config.path} holds no text")
+        raise UserError(f"data.path: {' '.join(config.path)} holds no text")
     tokenizer = tokenizer or choose_tokenizer(config.tokenizer, [d.text for d in documents])
     return Text(split(documents, config.val_fraction), tokenizer, context_length, seed)
 

@@ -70,8 +70,8 @@ def go_on(command: Command, folder: Path) -> Job | None:
     data = open_data(config, tokenizer_of(folder))
     if data.sha256 != record.data_sha256:
         raise UserError(
-            f"{config.data.path} has changed since {folder} began, so that can't go on exactly; begin a new run "
-            f"with --train.start {folder}, which keeps what was learned"
+            f"{' '.join(config.data.path)} has changed since {folder} began, so that can't go on exactly; begin a new "
+            f"run with --train.start {folder}, which keeps what was learned"
         )
     if command.dry_run:
         return None

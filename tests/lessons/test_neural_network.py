@@ -71,7 +71,8 @@ def test_L04_a_layer_knows_nothing_but_the_layer_before_it():
     assert not torch.equal(*model(x))
     same = torch.full((2, 5), 0.3, dtype=torch.float64)
     model.layers[1].register_forward_pre_hook(lambda layer, inputs: (same,))
-    assert torch.equal(*model(x))  # with equal second layers, different inputs no longer matter
+    # With equal second layers, different inputs no longer matter, but for how a processor rounds each row of a batch.
+    torch.testing.assert_close(*model(x), rtol=0, atol=1e-14)
 
 
 def test_L05_sigmoid_says_how_positive_the_weighted_sum_is():
