@@ -27,6 +27,7 @@ from training.plan import seconds_per_step
 from training.prepare import Job, prepare
 from training.report import draw_curves, progress_bar, say, show_step
 from training.run import Interruption
+from training.start import load_weights
 
 
 def update(learner: Learner, step: int) -> tuple[float, float]:
@@ -63,7 +64,7 @@ def train(job: Job, stop: Interruption) -> int:
     config, run, steps = job.config, job.run, job.config.train.steps or 0
     learner = build_learner(config, job.data)
     if job.base:
-        checkpoint.load_model(job.base.checkpoint, learner.model)
+        load_weights(learner.model, job.base.weights)
     resumed = checkpoint.resume(run, learner.model, learner.optimizers)
     deadline = time.monotonic() + job.seconds
     bar = progress_bar(resumed or 0, steps)

@@ -15,8 +15,8 @@ from data.dataset import Dataset
 from data.text import Text
 from model import build_model
 from training.device import choose_compile, choose_device, choose_dtype, choose_threads
-from training.restore import Restored
 from training.run import Record
+from training.start import Base
 
 EVALUATIONS = 10  # in a run, unless eval_every says otherwise
 EVALUATION_SHARE = 0.1  # of train.minutes; fewer evaluations if ten would take more
@@ -27,21 +27,21 @@ RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "
 }
 
 
-def with_base(asked: Config, restored: Restored) -> Config:
+def with_base(asked: Config, base: Base) -> Config:
     """The config with the network of the run that it starts from.
 
     Dropout may differ. Raises UserError for any other setting of [model] that does.
     """
-    base = restored.model_config
+    model = base.model_config
     given = asked.model.model_dump(include=asked.model.model_fields_set) if asked.model else {}
     for name, value in given.items():
-        if name != "dropout" and getattr(base, name, None) != value:
+        if name != "dropout" and getattr(model, name, None) != value:
             raise UserError(
                 f"model.{name}={value!r} does not fit train.start={asked.train.start}, whose network has "
-                f"{getattr(base, name, 'no such setting')!r}; leave [model] out"
+                f"{getattr(model, name, 'no such setting')!r}; leave [model] out"
             )
-    dropout = given.get("dropout", base.dropout)
-    return asked.model_copy(update={"model": base.model_copy(update={"dropout": dropout})})
+    dropout = given.get("dropout", model.dropout)
+    return asked.model_copy(update={"model": model.model_copy(update={"dropout": dropout})})
 
 
 def with_vocabulary(asked: Config, data: Dataset) -> Config:

@@ -16,8 +16,9 @@ from data.tokenizer import Tokenizer
 from training.device import memory_explained
 from training.plan import continued, describe, require_memory, resolve, with_base, with_vocabulary
 from training.report import say
-from training.restore import Restored, restore, tokenizer_of
+from training.restore import tokenizer_of
 from training.run import Record, Run, machine, open_run, read_record, run_folder
+from training.start import Base, find_base
 
 LATEST = 1.5  # times the budget of train.minutes: when a run is cut at the latest
 
@@ -29,7 +30,7 @@ class Job(NamedTuple):
     """resolved: no `auto` left"""
     data: Dataset
     run: Run
-    base: Restored | None
+    base: Base | None
     """where the first weights come from, if not from chance"""
     seconds: float
     """after which it stops, finished or not"""
@@ -45,7 +46,7 @@ def prepare(command: Command, time_step: Callable[[Dataset, Config], float]) -> 
 def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config], float]) -> Job | None:
     """A new run: its plan is made and said before its folder is touched."""
     wanted = check(command.settings, command.origins)
-    base = restore(wanted.train.start) if wanted.train.start else None
+    base = find_base(wanted.train.start) if wanted.train.start else None
     if base:
         wanted = with_base(wanted, base)
     require_memory(wanted)
