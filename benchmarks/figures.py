@@ -24,8 +24,10 @@ from torch.nn import functional as F
 import train
 from configs.errors import answer
 from configs.schema import Config
+from data.fetch import fetch
+from data.find import SHAKESPEARE
 from data.seeds import seed_for
-from data.text import Text, read_documents
+from data.text import Text
 from data.tokenizer import decode, first_token
 from model.generate import generate
 from training.evaluate import evaluate
@@ -91,7 +93,7 @@ def bare_script(run: str) -> tuple[Config, Text, Learner, Callable[[int], None]]
     assert isinstance(data, Text) and config.train.steps
     steps, T = config.train.steps, data.positions
     learner = build_learner(config, data)
-    tokens = torch.from_numpy(data.tokens["train"].astype("int64"))
+    tokens = torch.from_numpy(data.tokens["train"][:])
     decay = [p for p in learner.parameters if p.ndim >= 2]
     rest = [p for p in learner.parameters if p.ndim < 2]
     groups = [{"params": decay, "weight_decay": config.optim.weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -176,7 +178,7 @@ def is_python(text: str) -> bool:
 def finetune(seeds: int) -> Rows:
     """The first 100 kB of Tiny Shakespeare: the base untouched, from scratch, and fine-tuned, equal steps."""
     text = Path("shakespeare.txt")
-    text.write_text(read_documents("shakespeare")[0].text[:100_000])
+    text.write_bytes(fetch(SHAKESPEARE).read_bytes()[:100_000])
     learn("python", "base")
     rows = []
     for seed in range(seeds):
