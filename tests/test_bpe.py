@@ -54,8 +54,12 @@ def test_the_tokens_are_those_that_rustbpe_learns(texts, vocab_size):
     assert train_bpe(texts, vocab_size, 1).ranks == theirs(texts, vocab_size)
 
 
+# Of the latest characters, which this Python doesn't know yet, regex and rustbpe may differ in which are letters.
+known = st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=10)
+
+
 @thorough
-@given(texts=st.lists(st.text("ab ", max_size=30) | st.text(max_size=10), max_size=5), vocab_size=st.integers(257, 300))
+@given(texts=st.lists(st.text("ab ", max_size=30) | known, max_size=5), vocab_size=st.integers(257, 300))
 def test_the_tokens_are_those_that_rustbpe_learns_from_any_few_words_too(texts, vocab_size):
     assert train_bpe(texts, vocab_size, 1).ranks == theirs(texts, vocab_size)
 
