@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -90,13 +91,14 @@ def open_corpus(config: DataConfig) -> Corpus:
             index = read_index(folder)
             return Corpus([], config.field, index.corpus, index.byte_count, index.document_count, folder)
     files = survey(find_files(config.path, config.extensions), config.field)
-    sizes = [size for file in files for size in file.sizes.tolist()]
-    if not sum(sizes):
+    byte_count = sum(int(file.sizes.sum()) for file in files)
+    if not byte_count:
         raise UserError(f"data.path: {' '.join(config.path)} holds no text")
     digest = hashlib.sha256()
     for file in files:
         digest.update(hashlib.sha256(file.name.encode(errors="surrogatepass")).digest() + bytes.fromhex(file.sha256))
-    return Corpus(files, config.field, digest.hexdigest(), sum(sizes), sum(map(bool, sizes)))
+    document_count = sum(np.count_nonzero(file.sizes) for file in files)
+    return Corpus(files, config.field, digest.hexdigest(), byte_count, int(document_count))
 
 
 def survey(found: list[Found], field: str) -> list[File]:
@@ -121,7 +123,7 @@ def survey(found: list[Found], field: str) -> list[File]:
 
 def measure(found: Found, field: str, bar: tqdm) -> File:
     """One file, read once. Raises ValueError if it isn't text."""
-    sizes, digest = [], hashlib.sha256()
+    sizes, digest = array("q"), hashlib.sha256()
     with found.path.open("rb") as raw:
         begin, stamp = bar.n, stamp_of(raw)
         for document in documents(raw, found.path, field):
