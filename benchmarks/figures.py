@@ -91,7 +91,7 @@ def bare_script(run: str) -> tuple[Config, Text, Learner, Callable[[int], None]]
     assert isinstance(data, Text) and config.train.steps
     steps, T = config.train.steps, data.positions
     learner = build_learner(config, data)
-    tokens = torch.from_numpy(data.tokens["train"].astype("int64"))
+    tokens = torch.from_numpy(data.tokens["train"][:])
     decay = [p for p in learner.parameters if p.ndim >= 2]
     rest = [p for p in learner.parameters if p.ndim < 2]
     groups = [{"params": decay, "weight_decay": config.optim.weight_decay}, {"params": rest, "weight_decay": 0.0}]

@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import hashlib
+import os
 import re
 import sys
 import zlib
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from configs.errors import UserError
 from configs.schema import DataConfig
-from data.find import Found, find_files
+from data.find import NAMES, Found, find_files
 from data.progress import progress
 from data.shards import is_prepared, read_index
 
@@ -35,6 +36,8 @@ class File(NamedTuple):
     """UTF-8 bytes of each document; a .jsonl file has many, any other one"""
     sha256: str
     """of the documents' texts"""
+    stamp: tuple[int, int]
+    """when it was written last, and its size on disk"""
 
 
 class Piece(NamedTuple):
@@ -80,9 +83,12 @@ def open_corpus(config: DataConfig) -> Corpus:
 
     A folder in which a corpus was prepared stands for that corpus. Raises UserError if there is nothing to read.
     """
-    if len(config.path) == 1 and is_prepared(folder := Path(config.path[0]).expanduser()):
-        index = read_index(folder)
-        return Corpus([], config.field, index.corpus, index.byte_count, index.document_count, folder)
+    for folder in (Path(os.path.expanduser(path)) for path in config.path if path not in NAMES):
+        if is_prepared(folder):
+            if len(config.path) > 1:
+                raise UserError(f"data.path: {folder} holds tokens; they can't be joined to anything, so name it alone")
+            index = read_index(folder)
+            return Corpus([], config.field, index.corpus, index.byte_count, index.document_count, folder)
     files = survey(find_files(config.path, config.extensions), config.field)
     sizes = [size for file in files for size in file.sizes.tolist()]
     if not sum(sizes):
@@ -117,7 +123,7 @@ def measure(found: Found, field: str, bar: tqdm) -> File:
     """One file, read once. Raises ValueError if it isn't text."""
     sizes, digest = [], hashlib.sha256()
     with found.path.open("rb") as raw:
-        begin = bar.n
+        begin, stamp = bar.n, stamp_of(raw)
         for document in documents(raw, found.path, field):
             size = 0
             for block in document:
@@ -127,7 +133,13 @@ def measure(found: Found, field: str, bar: tqdm) -> File:
                 bar.update(begin + raw.tell() - bar.n)
             digest.update(size.to_bytes(8, "little"))
             sizes.append(size)
-    return File(found.name, found.path, np.array(sizes, np.int64), digest.hexdigest())
+    return File(found.name, found.path, np.array(sizes, np.int64), digest.hexdigest(), stamp)
+
+
+def stamp_of(raw: BinaryIO) -> tuple[int, int]:
+    """What changes with a file."""
+    status = os.fstat(raw.fileno())
+    return status.st_mtime_ns, status.st_size
 
 
 def documents(raw: BinaryIO, path: Path, field: str) -> Iterator[Iterable[str]]:
@@ -164,12 +176,17 @@ def decoded(blocks: Iterable[bytes]) -> Iterator[str]:
 
 
 def read_file(file: File, field: str, starts: np.ndarray, stops: np.ndarray) -> Iterator[Piece]:
-    """Every document of the file from its start to its stop (in bytes), in pieces."""
+    """Every document of the file from its start to its stop (in bytes), in pieces.
+
+    Raises UserError if the file is no longer what was measured.
+    """
     with file.path.open("rb") as raw:
         spans = zip(starts.tolist(), stops.tolist(), file.sizes.tolist(), strict=True)
         for (start, stop, size), document in zip(spans, documents(raw, file.path, field), strict=False):
             if start < stop:
                 yield from pieces(document if stop - start == size else part(document, start, stop))
+        if stamp_of(raw) != file.stamp:
+            raise UserError(f"data.path: {file.path} has changed while it was read; start again")
 
 
 def part(blocks: Iterable[str], start: int, stop: int) -> Iterator[str]:

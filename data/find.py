@@ -16,6 +16,7 @@ SHAKESPEARE = Source(
     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     1_115_394,
 )
+NAMES = {"python-stdlib", "shakespeare", "mnist", "mnist-5k"}  # they win over folders
 NOT_STDLIB = {
     "site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data",
 }  # fmt: skip

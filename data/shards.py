@@ -22,6 +22,7 @@ from data.progress import progress
 from data.tokenizer import Tokenizer, read_tokenizer
 
 BLOCK = 2**22  # bytes read at once
+SHARD_BYTES = 2**28
 LARGEST_INDEX, LARGEST_TOKENIZER = 2**24, 2**28  # bytes
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

@@ -1,7 +1,8 @@
 """Which tokenizer a corpus gets, and how many tokens it has."""
 
-from collections.abc import Iterable
 from typing import Literal, NamedTuple
+
+import numpy as np
 
 from configs.errors import UserError
 from configs.schema import DataConfig
@@ -59,8 +60,8 @@ def chosen(config: DataConfig, corpus: Corpus) -> Choice:
     return Choice(config.tokenizer, None, "as data.tokenizer says")
 
 
-def make_tokenizer(choice: Choice, corpus: Corpus, texts: Iterable[str], byte_count: int) -> Tokenizer:
-    """A new tokenizer for a corpus; bpe learns its tokens from `texts` of so many bytes."""
+def make_tokenizer(choice: Choice, corpus: Corpus, cuts: np.ndarray) -> Tokenizer:
+    """A new tokenizer for a corpus; to bpe, what is held out (beyond the cuts) teaches nothing."""
     match choice.kind:
         case "char":
             return CharTokenizer(alphabet(corpus), end_of_text=corpus.document_count > 1)
@@ -68,7 +69,10 @@ def make_tokenizer(choice: Choice, corpus: Corpus, texts: Iterable[str], byte_co
             return ByteTokenizer()
     from data.bpe import gpt2_tokenizer, train_bpe
 
-    return gpt2_tokenizer() if choice.kind == "gpt2" else train_bpe(texts, choice.vocab_size or 0, byte_count)
+    if choice.kind == "gpt2":
+        return gpt2_tokenizer()
+    texts = (piece.text for piece in corpus.read("train", cuts))
+    return train_bpe(texts, choice.vocab_size or vocabulary_size(corpus.byte_count), int(cuts.sum()))
 
 
 def alphabet(corpus: Corpus) -> str:

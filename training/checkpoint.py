@@ -1,6 +1,5 @@
 """Weights on disk that are whole or not there: written beside, hashed, renamed, verified before they are used."""
 
-import json
 import os
 import re
 import shutil
@@ -47,6 +46,8 @@ class Manifest(Settings):
     """manifest.json: the SHA-256 of every other file."""
 
     sha256: dict[str, Digest]
+    tokenizer: Digest | None = None
+    """of the run's tokenizer.json; a digit network has none"""
 
 
 class Checkpoint(NamedTuple):
@@ -73,8 +74,8 @@ def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Opt
     save_file(weights, beside / "model.safetensors")
     save_file(moments, beside / "optimizer.safetensors")
     (beside / "state.json").write_text(state.model_dump_json())
-    manifest = {"sha256": {name: sha256(beside / name) for name in sorted(FILES)}}
-    (beside / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    manifest = Manifest(sha256={n: sha256(beside / n) for n in sorted(FILES)}, tokenizer=tokenizer_hash(checkpoints))
+    (beside / "manifest.json").write_text(manifest.model_dump_json(indent=1))
     for file in beside.iterdir():
         file.chmod(0o644)
         sync(file)
@@ -89,12 +90,12 @@ def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Opt
 def verify(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`, if its files are exactly those of its manifest, hash by hash.
 
-    Raises Damaged otherwise.
+    Raises Damaged otherwise, and UserError if the run's tokenizer is not the one it was trained with.
     """
     try:
         if sorted(os.listdir(folder)) != sorted(FILES | {"manifest.json"}):
             raise Damaged(folder, "its files are not those of a checkpoint")
-        manifest = Manifest.model_validate_json(small(folder / "manifest.json"))
+        manifest = read_manifest(folder)
         if manifest.sha256.keys() != FILES:
             raise Damaged(folder, "its manifest does not list its files")
         for name, digest in manifest.sha256.items():
@@ -104,6 +105,25 @@ def verify(folder: Path) -> Checkpoint:
     except (OSError, ValidationError, RecursionError) as error:
         raise Damaged(folder, str(error).splitlines()[0]) from error
     return Checkpoint(folder, state)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What manifest.json says. Raises Damaged, and UserError if the run has another tokenizer than in training."""
+    try:
+        manifest = Manifest.model_validate_json(small(folder / "manifest.json"))
+    except (OSError, ValidationError, RecursionError) as error:
+        raise Damaged(folder, str(error).splitlines()[0]) from error
+    if manifest.tokenizer and manifest.tokenizer != tokenizer_hash(folder.parent):
+        raise UserError(
+            f"{folder} was trained with another tokenizer.json than the one beside it now; put that back", 1
+        )
+    return manifest
+
+
+def tokenizer_hash(checkpoints: Path) -> str | None:
+    """The SHA-256 of the tokenizer.json of the run that these checkpoints belong to; None if it has none."""
+    file = checkpoints.parent / "tokenizer.json"
+    return sha256(file) if file.is_file() else None
 
 
 def step_folders(checkpoints: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from configs.schema import Config, MLPConfig
 from data.dataset import Dataset
 from data.text import Text, open_text
 from data.tokenizer import Tokenizer
+from training import checkpoint
 from training.device import memory_explained
 from training.plan import continued, describe, require_memory, resolve, with_base, with_vocabulary
 from training.report import say
@@ -73,6 +75,9 @@ def go_on(command: Command, folder: Path) -> Job | None:
     """A run that continues, with its own settings, tokenizer and data."""
     record = read_record(folder)
     config = continued(command.settings, record)
+    for newest in checkpoint.step_folders(folder / "checkpoints")[:1]:
+        with suppress(checkpoint.Damaged):  # it is looked for an older one later
+            checkpoint.read_manifest(newest)  # a wrong tokenizer is named before it makes any tokens
     data = open_data(config, tokenizer_of(folder))
     if data.sha256 != record.data_sha256:
         raise UserError(
