@@ -17,7 +17,8 @@ from data.tokenizer import BPETokenizer
 END_OF_TEXT = "<|endoftext|>"
 LONGEST = 1024  # bytes of one token; GPT-2's longest has 128
 Name = Annotated[str, Field(min_length=1, max_length=2 * LONGEST)]
-Vocabulary = dict[Name, Annotated[int, Field(ge=0, lt=2**24)]]
+Number = Annotated[int, Field(ge=0, lt=2**24)]
+Vocabulary = dict[Name, Number]
 
 
 def byte_characters() -> list[str]:
@@ -74,6 +75,7 @@ class AddedToken(Settings):
     """A token that is looked for in the text before anything else."""
 
     model_config = ConfigDict(extra="ignore")
+    id: Number
     content: Name
     special: bool
 
@@ -116,11 +118,11 @@ def from_tokenizer_json(content: bytes) -> tuple[BPETokenizer, list[int]]:
     Raises ValueError for what isn't byte-level BPE with GPT-2's pattern, all bytes and one end-of-text.
     """
     file = TokenizerFile.model_validate_json(content)
-    special = [token.content for token in file.added_tokens if token.special]
-    if len(special) != 1 or len(file.added_tokens) != 1:
-        raise ValueError(f"it has {len(file.added_tokens)} added tokens; only one, which ends a text, is supported")
+    if [token.special for token in file.added_tokens] != [True]:
+        raise ValueError(f"it has {len(file.added_tokens)} added tokens; one that is special, to end a text, is needed")
+    (end,) = file.added_tokens  # `tokenizers` doesn't always list it in the vocabulary too
     pairs = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in file.model.merges]
-    return assembled(file.model.vocab, pairs, special[0])
+    return assembled({end.content: end.id} | file.model.vocab, pairs, end.content)
 
 
 def from_vocab_and_merges(vocab: bytes, merges_txt: bytes) -> tuple[BPETokenizer, list[int]]:

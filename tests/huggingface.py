@@ -19,7 +19,12 @@ SIZES = [
     {"n_layer": 2, "n_head": 12, "n_embd": 96, "vocab_size": 257, "context_length": 16, "tied": False},
     {"n_layer": 2, "n_head": 2, "n_embd": 32, "vocab_size": 50, "context_length": 16, "bias": False},
 ]
-TEXT = "How much wood would a woodchuck chuck, if a woodchuck could chuck wood? 12 or 120!\n" * 9
+TEXT = (
+    """How much wood would a woodchuck chuck, if a woodchuck could chuck wood? 12 or 120, say the others;
+the naïve ask: "What's the difference?", and nobody answers them, although everyone knows another answer.
+"""
+    * 5
+)
 END_OF_TEXT = "<|endoftext|>"
 
 

@@ -40,8 +40,9 @@ def find_base(name: str) -> Base:
         from training.huggingface import download, read_gpt2
 
         folder = download(known) if known in GPT2 else folder
+        base = Base(name, *read_gpt2(folder))
         say(f"starting from {folder}, a Hugging Face folder")
-        return Base(name, *read_gpt2(folder))
+        return base
     if is_run and name in GPT2:
         say(f"starting from your run {run_folder(name)}; OpenAI's network is --train.start openai-community/{name}")
     restored = restore(name)
