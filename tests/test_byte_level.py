@@ -1,4 +1,4 @@
-"""Hugging Face's tokenizer files and ours say the same: encoded by `tokenizers` and by tiktoken, a text has one answer."""
+"""Hugging Face's tokenizer files and ours say the same: `tokenizers` and tiktoken give a text the same numbers."""
 
 import json
 import random
@@ -61,7 +61,7 @@ PIECES = [
     "\xa0",
     "aaaaaaa",
 ]
-thorough = settings(deadline=None, max_examples=200)
+thorough = settings(deadline=None, max_examples=50)
 pieces = st.lists(st.sampled_from([*PIECES, END_OF_TEXT]), max_size=30).map("".join)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | pieces
 
@@ -113,13 +113,14 @@ def test_2000_random_unicode_strings_are_encoded_by_autotokenizer_as_by_us(loade
     assert [theirs.decode(ids) for ids in encoded] == strings
 
 
-def test_every_code_point_is_a_letter_a_digit_a_space_or_none_of_them_for_both(gpt2, loaded):
+def test_every_code_point_is_a_letter_a_digit_a_space_or_none_of_them_for_both(loaded):
     """Their regular expressions come from different libraries, each with its own tables of Unicode."""
-    characters = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000]
-    groups = [characters[at : at + 256] for at in range(0, len(characters), 256)]
-    strings = ["".join(f"a{c}1 {c}{c}  {c}" for c in group) for group in groups]
-    encoded = loaded(gpt2)(strings)["input_ids"]
-    assert [text for text, ids in zip(strings, encoded, strict=True) if ids != gpt2.encode(text).tolist()] == []
+    points = [*range(0xD800), *range(0xE000, 0x20000), *range(0x20000, 0x110000, 64)]  # beyond lie long even stretches
+    groups = [map(chr, points[at : at + 256]) for at in range(0, len(points), 256)]
+    strings = ["".join(f"a{c}1 {c}  {c}" for c in group) for group in groups]
+    ours = BPETokenizer(BYTES + LEARNED, "gpt2")
+    encoded = loaded(ours)(strings)["input_ids"]
+    assert [text for text, ids in zip(strings, encoded, strict=True) if ids != ours.encode(text).tolist()] == []
 
 
 def test_the_bare_tokenizer_differs_only_where_a_text_names_a_special_token():
@@ -131,16 +132,17 @@ def test_the_bare_tokenizer_differs_only_where_a_text_names_a_special_token():
     assert theirs.encode(text).ids == [*parts[0], ours.end_of_text, *parts[1]]
 
 
-def test_autotokenizer_knows_end_of_text(gpt2, loaded):
-    theirs = loaded(gpt2)
-    assert len(theirs) == 50_257 and theirs.eos_token_id == theirs.bos_token_id == 50_256
-    assert theirs.decode([15496, 50256], skip_special_tokens=True) == "Hello"
+def test_autotokenizer_knows_end_of_text(loaded):
+    ours = BPETokenizer(BYTES + LEARNED, "gpt2")
+    theirs = loaded(ours)
+    assert len(theirs) == ours.vocab_size and theirs.eos_token_id == theirs.bos_token_id == ours.end_of_text
+    assert theirs.decode([*ours.encode("thing"), ours.end_of_text], skip_special_tokens=True) == "thing"
 
 
 runs = st.lists(st.text("ab", min_size=2, max_size=7).map(str.encode), unique=True, max_size=12)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @example([b"aaa", b"aa"], ["aaaaaaa"])
 @example([b"ab", b"bc", b"abc"], ["abcabc"])
 @given(runs, st.lists(st.text("ab", max_size=24), min_size=1, max_size=5))
@@ -152,7 +154,7 @@ def test_merges_make_tiktoken_s_rule_a_list_whatever_the_runs(ranks, words):
         assert theirs.encode(word).ids == ours.encode(word).tolist()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_a_list_of_merges_is_either_refused_or_encodes_as_tokenizers_does(data):
     """Random merges of what there is, in a random order and with random numbers."""
