@@ -64,7 +64,7 @@ def merges(ranks: list[bytes]) -> list[tuple[bytes, bytes]]:
 
     While two neighbours inside a text make up a run, nothing has been merged across its ends, so what happened inside
     is what happens to the run alone, and that ends in one pair: no other can ever stand there. A run that alone ends
-    in more than two parts is never made.
+    in more than two parts is never made (but see `ignore_merges` below).
     """
     rank = {run: number for number, run in enumerate(ranks)}
     pairs = (last_pair(run, rank) for run in ranks if len(run) > 1)
@@ -97,7 +97,8 @@ class BPE(Settings):
     dropout: None = None
     continuing_subword_prefix: Literal["", None] = None
     end_of_word_suffix: Literal["", None] = None
-    ignore_merges: Literal[False] = False
+    ignore_merges: bool = False
+    """whether a word that is a token is taken whole; no difference where merges make every token, as they must here"""
     vocab: Vocabulary
     merges: list[Name | Annotated[list[Name], Field(min_length=2, max_length=2)]]
 
@@ -156,6 +157,7 @@ def to_tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
     vocab = {written(run): number for number, run in enumerate(tokenizer.ranks)} | {END_OF_TEXT: tokenizer.end_of_text}
     if len(vocab) < tokenizer.vocab_size:
         raise ValueError(f"one of its tokens is written {END_OF_TEXT}, as end-of-text is")
+    pairs = [[written(a), written(b)] for a, b in merges(tokenizer.ranks)]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return {
@@ -175,9 +177,9 @@ def to_tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
             "end_of_word_suffix": "",
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
+            "ignore_merges": len(pairs) + 256 < len(tokenizer.ranks),  # tiktoken takes every token that is a word whole
             "vocab": vocab,
-            "merges": [[written(a), written(b)] for a, b in merges(tokenizer.ranks)],
+            "merges": pairs,
         },
     }
 

@@ -75,7 +75,7 @@ class GPT2Config(Settings):
     vocab_size: Size = 50257
     n_positions: Size = 1024
     n_embd: Size = 768
-    n_layer: Annotated[int, Field(ge=1, le=1024)] = 12
+    n_layer: Annotated[int, Field(ge=1, le=256)] = 12
     n_head: Size = 12
     n_inner: Size | None = None
     """neurons in an MLP (default: 4 n_embd, the only number that is supported)"""

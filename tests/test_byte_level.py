@@ -14,7 +14,6 @@ from data.byte_level import (
     END_OF_TEXT,
     from_tokenizer_json,
     from_vocab_and_merges,
-    merges,
     run_of,
     to_tokenizer_config,
     to_tokenizer_json,
@@ -142,8 +141,9 @@ def test_autotokenizer_knows_end_of_text(loaded):
 runs = st.lists(st.text("ab", min_size=2, max_size=7).map(str.encode), unique=True, max_size=12)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @example([b"aaa", b"aa"], ["aaaaaaa"])
+@example([b"aaa"], ["aaa", "aaaa"])
 @example([b"ab", b"bc", b"abc"], ["abcabc"])
 @given(runs, st.lists(st.text("ab", max_size=24), min_size=1, max_size=5))
 def test_merges_make_tiktoken_s_rule_a_list_whatever_the_runs(ranks, words):
@@ -154,7 +154,7 @@ def test_merges_make_tiktoken_s_rule_a_list_whatever_the_runs(ranks, words):
         assert theirs.encode(word).ids == ours.encode(word).tolist()
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(st.data())
 def test_a_list_of_merges_is_either_refused_or_encodes_as_tokenizers_does(data):
     """Random merges of what there is, in a random order and with random numbers."""
@@ -199,8 +199,6 @@ def test_openai_s_files_are_the_vocabulary_of_tiktoken(gpt2):
     merges_txt, vocab = sorted((data_folder() / "tiktoken").iterdir(), key=lambda file: file.stat().st_size)
     tokenizer, rows = from_vocab_and_merges(vocab.read_bytes(), merges_txt.read_bytes())
     assert tokenizer.ranks == gpt2.ranks and rows == list(range(50_257))
-    listed = merges_txt.read_text(encoding="utf-8").splitlines()[1:]
-    assert [f"{written(a)} {written(b)}" for a, b in merges(gpt2.ranks)] == listed
 
 
 @thorough

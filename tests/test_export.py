@@ -30,6 +30,7 @@ def same_logits(run: str, folder: str, which: str = "best") -> Any:
     return theirs
 
 
+SHORT = ["--train.steps", "3", "--train.eval_every", "3", "--log.sample_tokens", "0"]
 HOT = ["--optim.lr", "0.1"]  # so that biases and gains leave their zeros and ones
 NETWORKS = {
     "as it is": [],
@@ -46,7 +47,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_transformers_gives_the_run_s_logits(shell, tiny, network):
-    assert shell("train.py", *tiny, *HOT, *NETWORKS[network], "--log.sample_tokens", "0")[0] == 0
+    assert shell("train.py", *tiny, *SHORT, *HOT, *NETWORKS[network])[0] == 0
     code, out, err = shell("export.py", "tiny", "out")
     assert (code, out) == (0, "") and err.count("\n") == 1
     theirs = same_logits("tiny", "out")
@@ -58,7 +59,7 @@ def test_transformers_gives_the_run_s_logits(shell, tiny, network):
 
 @pytest.mark.parametrize(("kind", "end"), [("char", None), ("byte", 256)])
 def test_char_and_byte_runs_go_without_a_tokenizer_and_it_is_said(shell, tiny, kind, end):
-    shell("train.py", *tiny, "--data.tokenizer", kind)
+    shell("train.py", *tiny, *SHORT, "--data.tokenizer", kind)
     code, _, err = shell("export.py", "tiny", "out")
     assert code == 0 and "without a tokenizer.json" in err and kind in err
     assert sorted(file.name for file in Path("out").iterdir()) == ["config.json", "model.safetensors"]
@@ -114,7 +115,7 @@ def test_a_checkpoint_can_be_chosen_and_the_best_is_taken_else(shell, tiny):
 
 def test_what_llama_cpp_s_converter_reads_is_there(shell, tiny):
     """Its GPT-2 asks config.json for these keys by name, n_ctx among them, which transformers has given up."""
-    shell("train.py", *tiny)
+    shell("train.py", *tiny, *SHORT)
     shell("export.py", "tiny", "out")
     config = json.loads(Path("out/config.json").read_text())
     assert {"n_layer", "n_ctx", "n_embd", "n_head", "layer_norm_epsilon", "vocab_size"} <= config.keys()
@@ -130,12 +131,12 @@ def refused(result: tuple[int, str, str], *words: str, code: int = 2) -> None:
 
 
 def test_mistakes_cost_one_line_and_write_nothing(shell, tiny):
-    shell("train.py", *tiny)
+    shell("train.py", *tiny, *SHORT)
     refused(shell("export.py"), "RUN", "FOLDER")
     refused(shell("export.py", "tiny"), "FOLDER")
     refused(shell("export.py", "nowhere", "out"), "nowhere", "runs here: tiny")
     refused(shell("export.py", "tiny", "out", "--format", "onnx"), "--format", "onnx", "gpt2")
-    refused(shell("export.py", "tiny", "out", "--checkpoint", "step-99"), "step-99", "step-12")
+    refused(shell("export.py", "tiny", "out", "--checkpoint", "step-99"), "step-99", "step-3")
     refused(shell("export.py", "tiny", "out", "--chekpoint", "last"), "did you mean --checkpoint")
     refused(shell("export.py", "tiny", "runs"), "only a new or an empty folder")
     refused(shell("export.py", "tiny", "poem.txt"), "only a new or an empty folder")
@@ -144,7 +145,7 @@ def test_mistakes_cost_one_line_and_write_nothing(shell, tiny):
 
 
 def test_an_empty_folder_is_filled_and_a_new_one_made(shell, tiny):
-    shell("train.py", *tiny)
+    shell("train.py", *tiny, *SHORT)
     Path("empty").mkdir()
     assert shell("export.py", "tiny", "empty")[0] == shell("export.py", "tiny", "a/b/new")[0] == 0
     assert sorted(f.name for f in Path("empty").iterdir()) == sorted(f.name for f in Path("a/b/new").iterdir())
@@ -152,7 +153,7 @@ def test_an_empty_folder_is_filled_and_a_new_one_made(shell, tiny):
 
 
 def test_what_gpt_2_can_t_be_is_one_line(shell, tiny, workplace):
-    shell("train.py", *tiny, "--model.norm", "post")
+    shell("train.py", *tiny, *SHORT, "--model.norm", "post")
     refused(shell("export.py", "tiny", "out"), 'model.norm="post"')
     (workplace / "d.toml").write_text('[model]\nkind = "mlp"\n[data]\npath = "mnist-5k"\n[train]\nsteps = 2\n')
     shell("train.py", "d.toml", "--run", "digits")
@@ -160,7 +161,7 @@ def test_what_gpt_2_can_t_be_is_one_line(shell, tiny, workplace):
 
 
 def test_a_full_disk_leaves_nothing_behind(shell, tiny, monkeypatch):
-    shell("train.py", *tiny)
+    shell("train.py", *tiny, *SHORT)
 
     def full(tensors: Any, file: Path, metadata: Any) -> None:
         file.write_bytes(b"half")

@@ -285,9 +285,8 @@ def test_weights_that_do_not_fit_the_config_are_refused(folder, mistake):
 
 def hostile_header(folder: Path, count: int) -> None:
     """A file that claims so many tensors of no numbers at all."""
-    header = json.dumps(
-        {f"t{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(count)}
-    ).encode()
+    one = b'"transformer.%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = b"{" + b",".join(one % n for n in range(count)) + b"}"
     (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
 
 
@@ -295,7 +294,7 @@ def test_a_claim_of_many_tensors_costs_no_time(folder):
     hostile_header(folder, 300_000)
     assert "too large a header" in refused(folder)
     hostile_header(folder, 20_000)
-    assert "t0 has no place" in refused(folder) or "is missing" in refused(folder)
+    assert "transformer.0 has no place" in refused(folder)
 
 
 @pytest.mark.parametrize("name", ["../good.safetensors", "/etc/x.safetensors", "a/b.safetensors", "..", "model.bin"])
@@ -333,7 +332,7 @@ TOKENIZERS: dict[str, tuple[Any, str]] = {
     "a space in front": (lambda t: t | {"pre_tokenizer": t["pre_tokenizer"] | {"add_prefix_space": True}}, "add_"),
     "a normalizer": (lambda t: t | {"normalizer": {"type": "Lowercase"}}, "normalizer"),
     "another model": (lambda t: t | {"model": t["model"] | {"type": "WordPiece"}}, "model.type"),
-    "words as they are": (lambda t: t | {"model": t["model"] | {"ignore_merges": True}}, "ignore_merges"),
+    "merges left out by chance": (lambda t: t | {"model": t["model"] | {"dropout": 0.1}}, "dropout"),
     "no end of text": (lambda t: t | {"added_tokens": []}, "added tokens"),
     "an ordinary added token": (
         lambda t: t | {"added_tokens": [t["added_tokens"][0] | {"special": False}]},
@@ -403,7 +402,7 @@ def test_a_folder_without_a_tokenizer_says_which_file_it_wants(folder):
 FILES = ["config.json", "tokenizer.json", "model.safetensors", "vocab.json", "merges.txt"]
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(FILES), st.floats(0, 1), st.binary(max_size=6), st.integers(0, 3), st.booleans())
 def test_a_damaged_folder_is_read_right_or_refused_in_one_line(good, tmp_path_factory, file, where, new, cut, tail):
     """Bytes overwritten, inserted, removed or cut off, anywhere in any file."""
