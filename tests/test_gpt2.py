@@ -42,7 +42,7 @@ def same_logits(theirs: Any, base: Base, rows: list[int] | None = None) -> None:
     ours = revived(base)
     numbers = torch.tensor(rows or range(ours.config.vocab_size))
     tokens = texts(ours, 3, ours.config.context_length)
-    torch.testing.assert_close(ours(tokens), theirs(numbers[tokens]).logits[..., numbers], rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours(tokens), theirs(numbers[tokens]).logits[..., numbers], rtol=0, atol=1e-5)
 
 
 def folder_base(folder: Path) -> Base:
@@ -144,7 +144,7 @@ def test_a_vocabulary_that_begins_with_end_of_text_is_put_in_our_order(tmp_path)
     ours = torch.tensor([sorted(rows)[:16]])
     with torch.inference_mode():
         mine, other = model(ours), theirs(torch.tensor([numbers[:16]])).logits
-    torch.testing.assert_close(mine[..., sorted(rows)], other[..., numbers], rtol=0, atol=1e-4)
+    torch.testing.assert_close(mine[..., sorted(rows)], other[..., numbers], rtol=0, atol=1e-5)
 
 
 def test_without_tokenizer_files_50257_tokens_are_gpt_2_s_own(tmp_path):
