@@ -28,7 +28,7 @@ TOKENIZERS: dict[tuple[str, ...], Callable[..., tuple[BPETokenizer, list[int]]]]
     ("tokenizer.json",): from_tokenizer_json,
     ("vocab.json", "merges.txt"): from_vocab_and_merges,
 }
-WANTED = ["config.json", SINGLE, INDEX, "model-*.safetensors", "tokenizer.json", "vocab.json", "merges.txt"]
+PUBLISHED = ("config.json", "vocab.json", "merges.txt", SINGLE)  # what we need of OpenAI's repositories
 LARGEST_VOCABULARY = 32 * 2**20  # bytes of a tokenizer's file; GPT-2's have 1 to 3 million
 GPT2_TOKENS = 50257
 FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -161,17 +161,21 @@ def write_gpt2(folder: Path, config: GPTConfig, tokenizer: Tokenizer, weights: d
 
 
 def download(name: str) -> Path:
-    """The folder of one of OpenAI's four, from the Hub or from its cache. Raises UserError if it can't be had."""
+    """The folder of one of OpenAI's four, from the Hub's cache or the Hub. Raises UserError if it can't be had."""
     otherwise = "or give --train.start a folder that holds config.json and model.safetensors"
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
     except ImportError as error:
         raise UserError(f"{name} is downloaded by huggingface_hub: pip install huggingface_hub, {otherwise}") from error
+    repository = f"{HUB}/{name}"
+    cached = [try_to_load_from_cache(repository, file) for file in PUBLISHED]
+    if isinstance(cached[0], str) and all(isinstance(file, str) for file in cached):
+        return Path(cached[0]).parent
     try:
-        found = snapshot_download(f"{HUB}/{name}", allow_patterns=WANTED, token=False, etag_timeout=PATIENCE)
+        HfApi().model_info(repository, timeout=PATIENCE, token=False)  # asks once; a download would ask for minutes
+        return Path(snapshot_download(repository, allow_patterns=list(PUBLISHED), token=False))
     except Exception as error:  # of many libraries: no network, no such file, a full disk
         why = re.split(r"[\n(]", str(error).strip())[0] or type(error).__name__
         raise UserError(
             f"{name} can't be downloaded ({why[:100]}): try again with a network, {otherwise}", 1
         ) from error
-    return Path(found)
