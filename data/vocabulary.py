@@ -9,15 +9,14 @@ from configs.schema import DataConfig
 from data.corpus import Corpus
 from data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
-SMALL = 1_000_000  # bytes; below, a text teaches too little about runs of bytes
+SMALL = 300_000  # bytes; below, a text teaches too little about runs of bytes
 ALPHABET = 256  # characters; above, most of them are rare
 VOCABULARIES = {  # bytes of text from which on so many tokens are learned
     0: 512,
-    4_000_000: 1024,
-    16_000_000: 2048,
-    64_000_000: 4096,
-    256_000_000: 8192,
-    1_000_000_000: 16_384,
+    300_000: 1024,
+    1_000_000: 4096,
+    16_000_000: 8192,
+    256_000_000: 16_384,
     4_000_000_000: 32_768,
 }
 
