@@ -33,10 +33,14 @@ class Choice(NamedTuple):
 def choose_tokenizer(byte_count: int, characters: int) -> Choice:
     """What `auto` means for a corpus of so many bytes with so many different characters."""
     if byte_count >= SMALL:
-        return Choice("bpe", vocabulary_size(byte_count), f"{byte_count / 1e6:,.0f} MB of text teach runs of bytes")
+        return Choice(
+            "bpe",
+            vocabulary_size(byte_count),
+            f"{byte_count / 1e6:,.1f} MB of text are enough to learn frequent runs of bytes",
+        )
     if characters <= ALPHABET:
-        return Choice("char", None, f"less than 1 MB of text in {characters} characters")
-    return Choice("byte", None, f"less than 1 MB of text, but {characters:,} different characters")
+        return Choice("char", None, f"a short text, in {characters} different characters")
+    return Choice("byte", None, f"a short text, but in {characters:,} different characters")
 
 
 def vocabulary_size(byte_count: int) -> int:
