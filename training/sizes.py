@@ -24,7 +24,7 @@ from training.plan import count_parameters, duration, on_this_machine, require_m
 from training.report import say
 
 TOKENS_EACH = 1.0
-PASSES = 15
+PASSES = 30
 FEWEST_STEPS = 200  # even of a poem
 STEPS_IN_A_PASS = 8
 HELD_OUT = 200_000  # bytes are enough to choose by
