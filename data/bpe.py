@@ -117,50 +117,60 @@ def count_words(texts: Iterable[str], pattern: str, total: int) -> Counter[str]:
 def learn_ranks(counts: Counter[str], size: int) -> list[bytes]:
     """All bytes, then the most frequent pair of tokens joined into a new one, again and again, to `size` tokens.
 
-    A tie goes to the smaller pair of numbers. There are fewer tokens if no pairs are left. Here a word is a string
-    whose characters are its tokens' numbers, so that merging a pair in it is `str.replace`.
+    A tie goes to the smaller pair of numbers. There are fewer tokens if no pairs are left.
     """
-    words, times = [word.encode().decode("latin-1") for word in counts], list(counts.values())
     ranks = [bytes([byte]) for byte in range(256)]
-    pairs: Counter[str] = Counter()  # how often two tokens are neighbours
-    places: defaultdict[str, list[int]] = defaultdict(list)  # words in which they are, or once were
-    for place, word in enumerate(words):
-        for pair in map(add, word, word[1:]):
-            pairs[pair] += times[place]
-            places[pair].append(place)
-    heap = [(-count, pair) for pair, count in pairs.items()]
+    words = Words(counts)
+    heap = [(-count, pair) for pair, count in words.pairs.items()]
     heapq.heapify(heap)
     with progress("learning tokens", size - len(ranks), unit="token") as bar:
         while heap and len(ranks) < size:
             count, pair = heapq.heappop(heap)
-            if pairs[pair] < -count:  # it has become rarer since it was put there
-                if pairs[pair]:
-                    heapq.heappush(heap, (-pairs[pair], pair))
+            if (now := words.pairs[pair]) < -count:  # it has become rarer since it was put there
+                if now:
+                    heapq.heappush(heap, (-now, pair))
                 continue
             token = chr(len(ranks))
             ranks.append(ranks[ord(pair[0])] + ranks[ord(pair[1])])
-            new = merge(pair, token, words, times, pairs, places)
-            for neighbours in new:
-                heapq.heappush(heap, (-pairs[neighbours], neighbours))
+            for new in words.merge(pair, token):
+                heapq.heappush(heap, (-words.pairs[new], new))
             bar.update()
     return ranks
 
 
-def merge(
-    pair: str, token: str, words: list[str], times: list[int], pairs: Counter[str], places: dict[str, list[int]]
-) -> set[str]:
-    """Put the token where the pair is, in every word; returns the pairs that the token is now part of."""
-    new = set()
-    for place in places.pop(pair):
-        old, count = words[place], times[place]
-        if pair not in old:  # another merge was there before
-            continue
-        words[place] = word = old.replace(pair, token)
-        for gone in map(add, old, old[1:]):
-            pairs[gone] -= count
-        for here in map(add, word, word[1:]):
-            pairs[here] += count
-            if token in here:
-                new.add(here)
-                places[here].append(place)
-    return new
+class Words:
+    """The words of a text as rows of tokens, and how often which two tokens are neighbours.
+
+    A word is a string whose characters have its tokens' numbers, so that a merge is `str.replace`, a pair is a
+    string of two, and pairs compare as their numbers do. Only words that hold a pair are touched by its merge.
+    """
+
+    def __init__(self, counts: Counter[str]) -> None:
+        self.words = [word.encode().decode("latin-1") for word in counts]
+        self.times = list(counts.values())
+        self.pairs: Counter[str] = Counter()
+        self.places: defaultdict[str, list[int]] = defaultdict(list)  # words that hold a pair, or once did
+        for place in range(len(self.words)):
+            self.count(place, "")
+
+    def count(self, place: int, token: str) -> set[str]:
+        """Count the pairs of a word; those with the token in them are new, so the place is noted. Returns these."""
+        word, new = self.words[place], set()
+        for pair in map(add, word, word[1:]):
+            self.pairs[pair] += self.times[place]
+            if token in pair:
+                self.places[pair].append(place)
+                new.add(pair)
+        return new
+
+    def merge(self, pair: str, token: str) -> set[str]:
+        """Put the token where the pair is; returns the pairs that it is now part of."""
+        new: set[str] = set()
+        for place in self.places.pop(pair):
+            word = self.words[place]
+            if pair in word:  # no other merge was there before
+                for gone in map(add, word, word[1:]):
+                    self.pairs[gone] -= self.times[place]
+                self.words[place] = word.replace(pair, token)
+                new |= self.count(place, token)
+        return new

@@ -26,16 +26,13 @@ def text_of(line: bytes, field: str, where: str) -> str:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: this line is not JSON: {error}") from error
-    if not isinstance(record, dict) or not isinstance(record.get(field), str):
-        fields = (
-            ", ".join(sorted(name for name, value in record.items() if isinstance(value, str))[:9])
-            if isinstance(record, dict)
-            else ""
-        )
-        has = f"; it has {fields}, so say --data.field NAME" if fields else ""
-        raise UserError(f"{where}: this line has no text in a field {field!r}{has}")
+    text = record.get(field) if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        others = [name for name, value in record.items() if isinstance(value, str)] if isinstance(record, dict) else []
+        way_out = f"; it has {', '.join(others[:9])}, so say --data.field NAME" if others else ""
+        raise UserError(f"{where}: this line has no text in a field {field!r}{way_out}")
     try:
-        record[field].encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise UserError(f"{where}: this text holds half of a surrogate pair, which UTF-8 can't") from error
-    return record[field]
+    return text

@@ -11,7 +11,7 @@ from data.corpus import Corpus
 from data.fetch import FILES
 from data.shards import SHARD_BYTES, Damaged, Prepared, open_shards
 from data.tokenizer import Tokenizer
-from data.vocabulary import chosen
+from data.vocabulary import Choice, chosen
 
 VERSION = 1  # of all that turns text into tokens; with another one, what was prepared before is not found
 TOKENS = FILES / "tokens"
@@ -26,8 +26,11 @@ def prepare(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer | None = No
     if corpus.tokens:
         return as_it_is(corpus.tokens, config, tokenizer)
     wanted = tokenizer or chosen(config, corpus)
-    asked = wanted.sha256 if isinstance(wanted, Tokenizer) else [wanted.kind, wanted.vocab_size]
-    reason = "it came with the network" if isinstance(wanted, Tokenizer) else wanted.reason
+    match wanted:
+        case Choice(kind, size, reason):
+            asked = [kind, size]
+        case _:
+            asked, reason = wanted.sha256, "it came with the network"
     ingredients = [VERSION, SHARD_BYTES, corpus.sha256, config.val_fraction, asked]
     folder = TOKENS / hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:32]
     if found := whole(folder, reason):

@@ -6,7 +6,8 @@ A tokenizer is saved as plain JSON, and known by the hash of that. `data.bpe` ha
 import base64
 import hashlib
 import json
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,20 +16,22 @@ from configs.errors import UserError
 from configs.schema import Settings
 
 
-@runtime_checkable
-class Tokenizer(Protocol):
+class Tokenizer(ABC):
     """What every tokenizer can do."""
 
     vocab_size: int
     end_of_text: int | None
     """the token that closes a document, None if there is none"""
 
+    @abstractmethod
     def encode(self, text: str) -> np.ndarray:
         """The tokens of a text, int64. Raises UserError for text it has no tokens for."""
 
+    @abstractmethod
     def token_bytes(self, token: int) -> bytes:
         """The UTF-8 bytes that one token stands for; none for end-of-text."""
 
+    @abstractmethod
     def to_json(self) -> dict:
         """All there is to know, for tokenizer.json."""
 

@@ -20,10 +20,6 @@ from tests.conftest import data_folder
 thorough = settings(deadline=None, max_examples=100)
 
 
-# Characters of Unicode's newest version are letters to one of the two regex engines and unassigned to the other.
-known = st.characters(exclude_categories=["Cn", "Cs"])
-
-
 def english() -> list[str]:
     """Tiny Shakespeare in four pieces."""
     text = (data_folder() / "tinyshakespeare.txt").read_text()
@@ -58,11 +54,12 @@ def test_the_tokens_are_those_that_rustbpe_learns(texts, vocab_size):
     assert train_bpe(texts, vocab_size, 1).ranks == theirs(texts, vocab_size)
 
 
+# Of the latest characters, which this Python doesn't know yet, regex and rustbpe may differ in which are letters.
+known = st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=10)
+
+
 @thorough
-@given(
-    texts=st.lists(st.text("ab ", max_size=30) | st.text(known, max_size=10), max_size=5),
-    vocab_size=st.integers(257, 300),
-)
+@given(texts=st.lists(st.text("ab ", max_size=30) | known, max_size=5), vocab_size=st.integers(257, 300))
 def test_the_tokens_are_those_that_rustbpe_learns_from_any_few_words_too(texts, vocab_size):
     assert train_bpe(texts, vocab_size, 1).ranks == theirs(texts, vocab_size)
 
