@@ -191,7 +191,8 @@ class TrainConfig(Settings):
     patience: Annotated[int, Field(ge=0)] = 0
     """evaluations without a new best before training stops (0: never)"""
     start: str | None = None
-    """begin from the weights and tokenizer of a run, a checkpoint, a Hugging Face GPT-2 folder, or gpt2[-medium ...]"""
+    """begin from the weights and tokenizer of a run, a checkpoint, or a Hugging Face GPT-2: a folder, or the name gpt2,
+    gpt2-medium, gpt2-large or gpt2-xl (a run of that name comes first; openai-community/gpt2 is never a run)"""
     freeze: Words = []
     """parts that do not learn, such as ["embedding", "blocks.0-3"]"""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1337

@@ -9,15 +9,14 @@ from configs.schema import DataConfig
 from data.corpus import Corpus
 from data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
-SMALL = 1_000_000  # bytes; below, a text teaches too little about runs of bytes
+SMALL = 300_000  # bytes; below, a text teaches too little about runs of bytes
 ALPHABET = 256  # characters; above, most of them are rare
 VOCABULARIES = {  # bytes of text from which on so many tokens are learned
     0: 512,
-    4_000_000: 1024,
-    16_000_000: 2048,
-    64_000_000: 4096,
-    256_000_000: 8192,
-    1_000_000_000: 16_384,
+    300_000: 1024,
+    1_000_000: 4096,
+    16_000_000: 8192,
+    256_000_000: 16_384,
     4_000_000_000: 32_768,
 }
 
@@ -34,10 +33,14 @@ class Choice(NamedTuple):
 def choose_tokenizer(byte_count: int, characters: int) -> Choice:
     """What `auto` means for a corpus of so many bytes with so many different characters."""
     if byte_count >= SMALL:
-        return Choice("bpe", vocabulary_size(byte_count), f"{byte_count / 1e6:,.0f} MB of text teach runs of bytes")
+        return Choice(
+            "bpe",
+            vocabulary_size(byte_count),
+            f"{byte_count / 1e6:,.1f} MB of text are enough to learn frequent runs of bytes",
+        )
     if characters <= ALPHABET:
-        return Choice("char", None, f"less than 1 MB of text in {characters} characters")
-    return Choice("byte", None, f"less than 1 MB of text, but {characters:,} different characters")
+        return Choice("char", None, f"a short text, in {characters} different characters")
+    return Choice("byte", None, f"a short text, but in {characters:,} different characters")
 
 
 def vocabulary_size(byte_count: int) -> int:

@@ -39,7 +39,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def shell(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Shell:
-    """Run train.py or sample.py as a command line would, in this process; returns exit code, stdout, stderr."""
+    """Run one of the scripts as a command line would, in this process; returns exit code, stdout, stderr."""
+    import export
     import sample
     import train
     from configs.errors import answer
@@ -49,6 +50,7 @@ def shell(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Shell:
     scripts = {
         "train.py": lambda words: train.main(understand_training(words)),
         "sample.py": lambda words: sample.main(understand_sampling(words)),
+        "export.py": lambda words: export.main(export.understand(words)),
     }
 
     def run(script: str, *words: object) -> tuple[int, str, str]:

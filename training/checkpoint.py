@@ -4,8 +4,10 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -236,29 +238,36 @@ def load_optimizers(checkpoint: Checkpoint, model: nn.Module, optimizers: list[O
 def read_tensors(file: Path, wanted: dict[str, Tensor] | None) -> dict[str, Tensor]:
     """The tensors of a safetensors file; names, shapes and types are checked before any is read.
 
-    Raises Damaged, also for a header that is too large to be parsed in good time.
+    Raises Damaged.
     """
+    with open_tensors(file) as tensors:
+        if wanted is not None:
+            found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
+            expected = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+            if found != expected:
+                strange = sorted(set(found.items()) ^ set(expected.items()))[0][0]
+                raise Damaged(file.parent, f"{file.name}: {strange} does not fit this network")
+        return {name: tensors.get_tensor(name) for name in tensors.keys()}
+
+
+@contextmanager
+def open_tensors(file: Path) -> Iterator[Any]:
+    """An open safetensors file. Raises Damaged if it is none, or its header too large to be parsed in good time."""
     try:
         with file.open("rb") as raw:
             if int.from_bytes(raw.read(8), "little") > LARGEST_HEADER:
                 raise Damaged(file.parent, f"{file.name} has too large a header")
         with safe_open(file, framework="pt") as tensors:
-            if wanted is not None:
-                found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
-                expected = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
-                if found != expected:
-                    strange = sorted(set(found.items()) ^ set(expected.items()))[0][0]
-                    raise Damaged(file.parent, f"{file.name}: {strange} does not fit this network")
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}
+            yield tensors
     except (OSError, SafetensorError) as error:
         raise Damaged(file.parent, f"{file.name}: {error}") from error
 
 
-def small(path: Path) -> bytes:
+def small(path: Path, largest: int = LARGEST_JSON) -> bytes:
     """The bytes of a file that has no reason to be large. Raises Damaged if it is."""
     with path.open("rb") as file:
-        content = file.read(LARGEST_JSON + 1)
-    if len(content) > LARGEST_JSON:
+        content = file.read(largest + 1)
+    if len(content) > largest:
         raise Damaged(path.parent, f"{path.name} is too large")
     return content
 

@@ -50,8 +50,14 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
     base = find_base(wanted.train.start) if wanted.train.start else None
     if base:
         wanted = with_base(wanted, base)
-    require_memory(wanted)
-    data = open_data(wanted, base.tokenizer if base else None)
+    tokenizer = base.tokenizer if base else None
+    if command.settings.get("model.kind") == "auto":
+        from training.sizes import plan_text
+
+        wanted, data = plan_text(wanted, tokenizer, time_step)
+    else:
+        require_memory(wanted)
+        data = open_data(wanted, tokenizer)
     with memory_explained(wanted.train):
         config, seconds = resolve(with_vocabulary(wanted, data), data, partial(time_step, data))
     say(describe(config, data, seconds))
