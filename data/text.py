@@ -19,7 +19,7 @@ from configs.schema import DataConfig
 from data.dataset import IGNORED, Batch
 from data.fetch import Source, fetch
 from data.seeds import seed_for
-from data.tokenizer import Tokenizer, choose_tokenizer
+from data.tokenizer import CharTokenizer, Tokenizer, choose_tokenizer
 
 MANY = 10  # documents; from here on whole documents are held out
 SHAKESPEARE = Source(
@@ -127,6 +127,8 @@ def open_text(config: DataConfig, context_length: int, seed: int, tokenizer: Tok
     if not documents:
         raise UserError(f"data.path: {' '.join(config.path)} holds no text")
     tokenizer = tokenizer or choose_tokenizer(config.tokenizer, [d.text for d in documents])
+    if config.extend and isinstance(tokenizer, CharTokenizer):
+        tokenizer = tokenizer.extended({c for d in documents for c in set(d.text)})
     return Text(split(documents, config.val_fraction), tokenizer, context_length, seed)
 
 

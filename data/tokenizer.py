@@ -6,6 +6,7 @@ A tokenizer is saved as plain JSON. Every one of them has `encode`, `decode`, `t
 
 import base64
 import os
+from collections.abc import Iterable
 from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -52,33 +53,46 @@ def first_token(tokenizer: Tokenizer) -> int:
 
 
 class CharTokenizer:
-    """One token per character of the alphabet, in the order of code points; then end-of-text, if asked for."""
+    """One token per character of the alphabet, in the order of code points; then end-of-text, if asked for.
 
-    def __init__(self, characters: str, end_of_text: bool = False) -> None:
+    `more` are characters that came later, with a new text. They are numbered after all the rest, in their own order,
+    so that every number keeps its meaning.
+    """
+
+    def __init__(self, characters: str, end_of_text: bool = False, more: str = "") -> None:
         self.characters = "".join(sorted(set(characters)))
         self.end_of_text = len(self.characters) if end_of_text else None
-        self.vocab_size = len(self.characters) + end_of_text
-        self.points = np.array([ord(c) for c in self.characters], dtype=np.uint32)
+        self.more = more
+        self.alphabet = [*self.characters, *[""] * end_of_text, *more]
+        self.vocab_size = len(self.alphabet)
+        numbers = sorted((ord(c), token) for token, c in enumerate(self.alphabet) if c)
+        self.points = np.array([point for point, _ in numbers], dtype=np.uint32)
+        self.numbers = np.array([token for _, token in numbers])
 
     def encode(self, text: str) -> np.ndarray:
         points = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype=np.uint32)
-        tokens = np.searchsorted(self.points, points).clip(max=len(self.points) - 1)
-        known = self.points[tokens] == points
+        places = np.searchsorted(self.points, points).clip(max=len(self.points) - 1)
+        known = self.points[places] == points
         if not known.all():
             strange = sorted({chr(point) for point in points[~known]})
             shown = " ".join(repr(c) for c in strange[:10]) + (" ..." if len(strange) > 10 else "")
-            raise UserError(f"the network has never seen {shown}: its alphabet is the text it learned from")
-        return tokens.astype(np.int64)
+            raise UserError(
+                f"the network has never seen {shown}: its alphabet is the text it learned from; "
+                f"fine-tuning with --data.extend true adds what is new in a text"
+            )
+        return self.numbers[places]
+
+    def extended(self, characters: Iterable[str]) -> "CharTokenizer":
+        """The same numbers, and new ones for the characters that have none."""
+        new = "".join(sorted(set(characters) - set(self.alphabet)))
+        return CharTokenizer(self.characters, self.end_of_text is not None, self.more + new)
 
     def token_bytes(self, token: int) -> bytes:
-        return b"" if token == self.end_of_text else self.characters[token].encode(errors="surrogatepass")
+        return self.alphabet[token].encode(errors="surrogatepass")
 
     def to_json(self) -> dict:
-        return {
-            "kind": "char",
-            "characters": self.characters,
-            "end_of_text": self.end_of_text is not None,
-        }
+        described = {"kind": "char", "characters": self.characters, "end_of_text": self.end_of_text is not None}
+        return described | ({"more": self.more} if self.more else {})
 
 
 class ByteTokenizer:
@@ -165,6 +179,7 @@ class TokenizerFile(Settings):
     kind: Literal["char", "byte", "bpe"]
     characters: Annotated[str, Field(max_length=0x110000)] = ""
     end_of_text: bool = False
+    more: Annotated[str, Field(max_length=0x110000)] = ""
     pattern: Literal["gpt2"] = "gpt2"
     ranks: list[Annotated[str, Field(max_length=4096)]] = Field(max_length=2**20, default_factory=list)
     """base64"""
@@ -176,7 +191,9 @@ class TokenizerFile(Settings):
         if self.kind == "char":
             if not self.characters or "".join(sorted(set(self.characters))) != self.characters:
                 raise ValueError("characters must be there, sorted and unique")
-            return CharTokenizer(self.characters, self.end_of_text)
+            if len(set(self.characters + self.more)) < len(self.characters + self.more):
+                raise ValueError("more must be new and unique")
+            return CharTokenizer(self.characters, self.end_of_text, self.more)
         ranks = [base64.b64decode(run, validate=True) for run in self.ranks]
         if len(set(ranks)) < len(ranks) or not set(ranks) >= {bytes([byte]) for byte in range(256)}:
             raise ValueError("ranks must be distinct and cover all 256 bytes")

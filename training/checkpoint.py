@@ -1,6 +1,5 @@
 """Weights on disk that are whole or not there: written beside, hashed, renamed, verified before they are used."""
 
-import json
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from training.run import Run
 
 STEP = re.compile(r"step-\d{6,18}")
 FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
+ADAPTERS = (".lora_A", ".lora_B")  # how their parameters' names end
 LARGEST_HEADER = 4 * 2**20  # bytes; a hostile header of 19 MB takes 8 s to parse
 LARGEST_JSON = 2**20
 
@@ -47,6 +47,8 @@ class Manifest(Settings):
     """manifest.json: the SHA-256 of every other file."""
 
     sha256: dict[str, Digest]
+    base: Digest | None = None
+    """of the weights in the run's base/ that adapters belong to"""
 
 
 class Checkpoint(NamedTuple):
@@ -54,27 +56,43 @@ class Checkpoint(NamedTuple):
 
     folder: Path
     state: State
+    base: str | None
+    """SHA-256 of the weights beside which its adapters learned; None if it holds the whole network"""
 
 
 def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Optimizer]) -> Path:
     """Write checkpoints/step-N so that a crash at any moment leaves either all of it or nothing.
 
+    Of a network with adapters these alone are written; what they adapt is kept once, in base/ beside checkpoints/.
     Raises UserError (exit code 3), before anything is written, if a tensor is not finite.
     """
-    weights = model_tensors(model)
+    weights = own_tensors(model)
     moments = optimizer_tensors(model, optimizers)
     for name, tensor in {**weights, **moments}.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(f"{name} is no longer finite, so step {state.step} is not saved; the last one is good", 3)
+    base = None
+    if len(weights) < len(model_tensors(model)):
+        from training.base import keep_base
+
+        base = keep_base(checkpoints, model)
     folder = checkpoints / f"step-{state.step:06d}"
-    beside = checkpoints / f".{folder.name}.partial"
+    tensors = {"model.safetensors": weights, "optimizer.safetensors": moments}
+    write(folder, tensors, {"state.json": state.model_dump_json()}, base)
+    return folder
+
+
+def write(folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, str], base: str | None = None) -> None:
+    """Make a folder of these files and a manifest of them, all of it or nothing; it takes the place of an older one."""
+    beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    save_file(weights, beside / "model.safetensors")
-    save_file(moments, beside / "optimizer.safetensors")
-    (beside / "state.json").write_text(state.model_dump_json())
-    manifest = {"sha256": {name: sha256(beside / name) for name in sorted(FILES)}}
-    (beside / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    for name, content in tensors.items():
+        save_file(content, beside / name)
+    for name, text in texts.items():
+        (beside / name).write_text(text)
+    manifest = Manifest(sha256={name: sha256(beside / name) for name in sorted({**tensors, **texts})}, base=base)
+    (beside / "manifest.json").write_text(manifest.model_dump_json(indent=1, exclude_none=True))
     for file in beside.iterdir():
         file.chmod(0o644)
         sync(file)
@@ -82,8 +100,7 @@ def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Opt
     if folder.exists():  # left from before a resume; its twin replaces it
         shutil.rmtree(folder)
     beside.rename(folder)
-    sync(checkpoints)
-    return folder
+    sync(folder.parent)
 
 
 def verify(folder: Path) -> Checkpoint:
@@ -103,7 +120,7 @@ def verify(folder: Path) -> Checkpoint:
         state = State.model_validate_json(small(folder / "state.json"))
     except (OSError, ValidationError, RecursionError) as error:
         raise Damaged(folder, str(error).splitlines()[0]) from error
-    return Checkpoint(folder, state)
+    return Checkpoint(folder, state, manifest.base)
 
 
 def step_folders(checkpoints: Path) -> list[Path]:
@@ -160,6 +177,12 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().contiguous() for name, p in model.named_parameters()}
 
 
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds of a network: its adapters where it has some, else all of it."""
+    every = model_tensors(model)
+    return {name: tensor for name, tensor in every.items() if name.endswith(ADAPTERS)} or every
+
+
 def resume(run: Run, model: nn.Module, optimizers: list[Optimizer]) -> int | None:
     """Take up the run's newest good checkpoint and cut its log back to that moment.
 
@@ -176,8 +199,15 @@ def resume(run: Run, model: nn.Module, optimizers: list[Optimizer]) -> int | Non
 
 
 def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Copy the saved weights into the model. Raises Damaged if names, shapes or types differ."""
-    wanted = model_tensors(model)
+    """Copy the saved weights, and those of the base that adapters belong to, into the model.
+
+    Raises Damaged if names, shapes or types differ, and if the base is not the one that the checkpoint belongs to.
+    """
+    if checkpoint.base:
+        from training.base import load_base
+
+        load_base(checkpoint, model)
+    wanted = own_tensors(model)
     for name, tensor in read_tensors(checkpoint.folder / "model.safetensors", wanted).items():
         wanted[name].copy_(tensor)
 
