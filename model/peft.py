@@ -29,38 +29,36 @@ LAYERS = {
 def to_peft(adapters: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
     """The tensors of adapter_model.safetensors from our adapters; `config` is that of the run, with its [model.lora].
 
-    Raises KeyError for an adapter that is missing.
+    Of a fused layer a part without an adapter has rank 0, and rows of zeros.
     """
     assert config.lora is not None
+    A0, B0 = torch.zeros(0, config.n_embd), torch.zeros(config.n_embd, 0)
     theirs = {}
     for n in range(config.n_layer):
-        for layer, parts in LAYERS.items():
-            ours = [f"blocks.{n}.{TARGETS[part]}" for part in parts if part in config.lora.targets]
-            if ours:
-                name = f"base_model.model.transformer.h.{n}.{layer}"
-                theirs[f"{name}.lora_A.weight"] = torch.cat([adapters[f"{place}.lora_A"] for place in ours])
-                blocks = [adapters[f"{place}.lora_B"] for place in ours]
-                theirs[f"{name}.lora_B.weight"] = diagonal(blocks, parts, config.lora).contiguous()
+        for layer in adapted(config.lora):
+            places = [f"blocks.{n}.{TARGETS[part]}" for part in LAYERS[layer]]
+            name = f"base_model.model.transformer.h.{n}.{layer}"
+            theirs[f"{name}.lora_A.weight"] = torch.cat([adapters.get(f"{p}.lora_A", A0) for p in places])
+            theirs[f"{name}.lora_B.weight"] = torch.block_diag(*(adapters.get(f"{p}.lora_B", B0) for p in places))
     return theirs
 
 
-def diagonal(blocks: list[Tensor], parts: list[str], lora: LoRAConfig) -> Tensor:
-    """The blocks on a diagonal; a part without an adapter has rows of zeros."""
-    given = iter(blocks)
-    empty = blocks[0].new_zeros(len(blocks[0]), 0)
-    return torch.block_diag(*(next(given) if part in lora.targets else empty for part in parts))
+def adapted(lora: LoRAConfig) -> dict[str, int]:
+    """Their layers that get an adapter, with the number of ours in each."""
+    counts = {layer: sum(part in lora.targets for part in parts) for layer, parts in LAYERS.items()}
+    return {layer: count for layer, count in counts.items() if count}
 
 
 def peft_config(lora: LoRAConfig, base: str) -> dict[str, Any]:
     """adapter_config.json; `base` is the name or folder of the GPT-2 that PEFT puts the adapters beside."""
-    counts = {layer: sum(part in lora.targets for part in parts) for layer, parts in LAYERS.items()}
+    counts = adapted(lora)
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
         "r": lora.rank,
         "lora_alpha": lora.alpha,
-        "target_modules": [layer for layer, count in counts.items() if count],
+        "target_modules": list(counts),
         "rank_pattern": {layer: count * lora.rank for layer, count in counts.items() if count > 1},
         "alpha_pattern": {layer: count * lora.alpha for layer, count in counts.items() if count > 1},
         "fan_in_fan_out": True,  # GPT-2 stores its matrices as (inputs, outputs)

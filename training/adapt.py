@@ -76,6 +76,6 @@ def require_learning(config: Config) -> None:
         parameters = dict(build_network(config).named_parameters())
     if not all(parameters[name].requires_grad for name in VOCABULARY if name in parameters):
         raise UserError(
-            "data.extend gives new characters rows in the embedding, but [model.lora] and train.freeze let it not learn; "
+            "data.extend gives new characters rows in the embedding, which [model.lora] and train.freeze keep still; "
             "fine-tune without them first, then start from that run"
         )

@@ -45,7 +45,7 @@ def load_base(found: Checkpoint, model: nn.Module) -> None:
     folder, wanted = base_folder(found.folder.parent), base_tensors(model)
     if not (folder / WEIGHTS).is_file():
         raise Damaged(folder, f"{WEIGHTS} is missing, beside which the adapters in {found.folder.name} learned")
-    if sha256(folder / WEIGHTS) != found.base:
+    if sha256(folder / WEIGHTS) != found.base:  # which is None where a manifest has lost it
         raise Damaged(folder, f"{WEIGHTS} is not the one beside which the adapters in {found.folder.name} learned")
     for name, tensor in checkpoint.read_tensors(folder / WEIGHTS, wanted).items():
         wanted[name].copy_(tensor)

@@ -72,7 +72,7 @@ def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Opt
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(f"{name} is no longer finite, so step {state.step} is not saved; the last one is good", 3)
     base = None
-    if len(weights) < len(model_tensors(model)):
+    if has_adapters(model):
         from training.base import keep_base
 
         base = keep_base(checkpoints, model)
@@ -179,8 +179,13 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:
     """What a checkpoint holds of a network: its adapters where it has some, else all of it."""
-    every = model_tensors(model)
-    return {name: tensor for name, tensor in every.items() if name.endswith(ADAPTERS)} or every
+    adapted = has_adapters(model)
+    return {name: tensor for name, tensor in model_tensors(model).items() if name.endswith(ADAPTERS) or not adapted}
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether the network is one of [model.lora]."""
+    return any(name.endswith(ADAPTERS) for name, _ in model.named_parameters())
 
 
 def resume(run: Run, model: nn.Module, optimizers: list[Optimizer]) -> int | None:
@@ -203,7 +208,7 @@ def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
 
     Raises Damaged if names, shapes or types differ, and if the base is not the one that the checkpoint belongs to.
     """
-    if checkpoint.base:
+    if has_adapters(model):
         from training.base import load_base
 
         load_base(checkpoint, model)

@@ -15,9 +15,9 @@ from training.restore import Restored
 
 
 def write_peft(folder: Path, restored: Restored, base: str) -> None:
-    """Write what `PeftModel.from_pretrained(gpt2, folder)` loads, where `gpt2` is the run's base as Hugging Face has it.
+    """Write what `PeftModel.from_pretrained(gpt2, folder)` loads, where `gpt2` is what `read_base` gives, exported.
 
-    `base`, its name or folder, is what AutoPeftModelForCausalLM looks for. Raises UserError for a run without adapters.
+    `base` is where AutoPeftModelForCausalLM looks for it. Raises UserError for a run without adapters.
     """
     config = require_adapters(restored)
     adapters = read_tensors(restored.checkpoint.folder / WEIGHTS, None)
