@@ -1,6 +1,5 @@
 """All that happens before the first step: a command line becomes settings, data, a plan and a run folder."""
 
-import json
 import math
 from collections.abc import Callable
 from functools import partial
@@ -74,7 +73,7 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
     asked, origins = command.settings, command.origins
     run.describe(Record(asked=asked, origins=origins, resolved=config, data_sha256=data.sha256, machine=machine()))
     if isinstance(data, Text):
-        run.write("tokenizer.json", json.dumps(data.tokenizer.to_json()))
+        run.write("tokenizer.json", data.tokenizer.file)
     return Job(config, data, run, base, LATEST * 60 * (wanted.train.minutes or math.inf))
 
 
