@@ -12,11 +12,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import train
 from configs.schema import LoRAConfig
 from data.fetch import sha256
 from model import GPT, GPTConfig, build_model
 from model.lora import LoRALinear, merge_lora
 from model.peft import peft_config, to_peft
+from tests.conftest import POEM
 from training.checkpoint import model_tensors, own_tensors
 from training.learner import build_network
 from training.restore import restore
@@ -116,21 +118,45 @@ def test_the_order_of_the_targets_changes_nothing():
 # The run.
 
 
-@pytest.fixture
-def base(shell, tiny, workplace) -> Path:
-    """A run that has learned the poem."""
-    assert shell("train.py", *tiny, "--run", "base")[0] == 0
-    return workplace / "runs/base"
+CONFIG = """
+[data]
+path = "other.txt"
+[train]
+start = "base"
+steps = 12
+batch_size = 4
+eval_every = 4
+threads = 1
+[log]
+every = 1
+sample_tokens = 8
+"""
+SIZES = "--data.path poem.txt --model.kind gpt --model.n_layer 2 --model.n_head 2 --model.n_embd 16".split()
+AUTO = ["auto.toml"]
 
 
-@pytest.fixture
-def auto(base, workplace) -> list[str]:
-    """The words that go on from it, with a text of their own."""
-    text = (workplace / "poem.txt").read_text()
-    (workplace / "other.txt").write_text(text.upper().lower()[::-1])
-    config = (workplace / "tiny.toml").read_text().split("[data]")[1]
-    (workplace / "auto.toml").write_text("[data]" + config)
-    return ["auto.toml", "--data.path", "other.txt", "--train.start", "base"]
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, `base`, that has learned the poem, and a run beside it, `lora`, with another text."""
+    from training.run import understand
+
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "poem.txt").write_text(POEM)
+    (folder / "other.txt").write_text(POEM[::-1])
+    (folder / "auto.toml").write_text(CONFIG)
+    (folder / "first.toml").write_text(CONFIG.replace('start = "base"', ""))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        train.main(understand(["first.toml", *SIZES, "--model.context_length", "16", "--run", "base"]))
+        train.main(understand([*AUTO, *LORA, "--run", "lora"]))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def runs(workplace: Path, trained: Path) -> Path:
+    """The runs there, in a copy that can be spoilt."""
+    shutil.copytree(trained, workplace, dirs_exist_ok=True)
+    return workplace / "runs"
 
 
 def files(folder: Path) -> dict[Path, str]:
@@ -144,11 +170,10 @@ def fingerprint(run: Path) -> dict[str, str]:
     return {file.name: sha256(file) for file in [run / "log.jsonl", *last.iterdir()]}
 
 
-def test_checkpoints_hold_the_adapters_alone_and_the_base_is_kept_once(shell, base, auto, workplace):
-    before = files(base)
-    code, _, err = shell("train.py", *auto, *LORA, "--run", "lora")
-    assert code == 0 and "learn)" not in err and "of which" in err
-    run = workplace / "runs/lora"
+def test_checkpoints_hold_the_adapters_alone_and_the_base_is_kept_once(shell, runs):
+    before = files(runs / "base")
+    code, _, err = shell("train.py", *AUTO, *LORA, "--run", "again")
+    run = runs / "again"
     kept = load_file(run / "base/model.safetensors")
     theirs = load_file(restore("base").checkpoint.folder / "model.safetensors")
     assert kept.keys() == theirs.keys() and all(torch.equal(kept[name], theirs[name]) for name in kept)
@@ -158,18 +183,17 @@ def test_checkpoints_hold_the_adapters_alone_and_the_base_is_kept_once(shell, ba
         assert sum(tensor.numel() for tensor in adapters.values()) == numbers
         assert {name.partition("/")[0] for name in moments} <= adapters.keys()
         assert json.loads((folder / "manifest.json").read_text())["base"] == sha256(run / "base/model.safetensors")
-    assert f"of which {numbers:,} (" in err
-    assert files(base) == before
+    assert code == 0 and f"of which {numbers:,} (" in err
+    assert files(runs / "base") == before
     losses = [line["val_loss"] for line in read_log(run) if "val_loss" in line]
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-@pytest.mark.parametrize("cut", [1, 7])
-def test_a_lora_run_cut_in_two_equals_the_run_uncut(shell, auto, workplace, monkeypatch, cut, optimizer):
+@pytest.mark.parametrize(("optimizer", "cut"), [("adamw", 1), ("adamw", 7), ("muon", 7)])
+def test_a_lora_run_cut_in_two_equals_the_run_uncut(shell, runs, monkeypatch, optimizer, cut):
     from training.run import Run
 
-    words = [*auto, *LORA, "--model.dropout", "0.1", "--optim.name", optimizer, "--train.freeze", "blocks.0.mlp"]
+    words = [*AUTO, *LORA, "--model.dropout", "0.1", "--optim.name", optimizer, "--train.freeze", "blocks.0.mlp"]
     assert shell("train.py", *words, "--run", "uncut")[0] == 0
     log = Run.log
 
@@ -181,28 +205,26 @@ def test_a_lora_run_cut_in_two_equals_the_run_uncut(shell, auto, workplace, monk
     with monkeypatch.context() as patch:
         patch.setattr(Run, "log", log_and_stop)
         assert shell("train.py", *words, "--run", "cut")[0] == 143
-    shutil.rmtree(workplace / "runs/base")
+    shutil.rmtree(runs / "base")
     assert shell("train.py", "--resume", "--run", "cut")[0] == 0
-    assert fingerprint(workplace / "runs/cut") == fingerprint(workplace / "runs/uncut")
+    assert fingerprint(runs / "cut") == fingerprint(runs / "uncut")
 
 
-def test_a_lora_run_can_be_moved_and_needs_nothing_that_it_came_from(shell, base, auto, workplace, tmp_path_factory):
-    assert shell("train.py", *auto, *LORA, "--run", "lora")[0] == 0
+def test_a_lora_run_can_be_moved_and_needs_nothing_that_it_came_from(shell, runs, tmp_path_factory):
     words = ["--prompt", "god", "--temperature", "0.5", "--seed", "3", "--max-tokens", "40"]
     before = shell("sample.py", "lora", *words)[1]
     assert len(before) > 30 and before != shell("sample.py", "base", *words)[1]
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
-    shutil.move(workplace / "runs/lora", elsewhere)
-    shutil.rmtree(base)
+    shutil.move(runs / "lora", elsewhere)
+    shutil.rmtree(runs / "base")
     assert shell("sample.py", elsewhere, *words)[1] == before
 
 
-def test_the_loss_of_the_merged_network_is_the_one_that_was_logged(shell, auto):
+def test_the_loss_of_the_merged_network_is_the_one_that_was_logged():
     from training.evaluate import evaluate
     from training.loss import cross_entropy
     from training.prepare import open_data
 
-    assert shell("train.py", *auto, *LORA, "--run", "lora")[0] == 0
     restored = restore("lora", "last")
     data = open_data(restored.record.resolved, restored.tokenizer)
     found = evaluate(restored.model, data, "val", cross_entropy)
@@ -211,25 +233,23 @@ def test_the_loss_of_the_merged_network_is_the_one_that_was_logged(shell, auto):
 
 
 @pytest.mark.parametrize("words", [[], LORA], ids=["all of it", "adapters again"])
-def test_what_starts_from_a_lora_run_starts_from_its_merged_weights(shell, auto, workplace, words):
-    assert shell("train.py", *auto, *LORA, "--run", "lora")[0] == 0
-    words = ["--train.start", "lora", "--train.steps", "0", *words]
-    assert shell("train.py", *auto, *words, "--run", "next")[0] == 0
+def test_what_starts_from_a_lora_run_starts_from_its_merged_weights(shell, runs, words):
+    start = ["--train.start", "lora", "--train.steps", "0", "--run", "next"]
+    assert shell("train.py", *AUTO, *start, *words)[0] == 0
     merged, again = find_base("lora"), find_base("next")
     assert merged.weights.keys() == again.weights.keys() == find_base("base").weights.keys()
     assert all(torch.equal(merged.weights[name], again.weights[name]) for name in merged.weights)
-    config = read_record(workplace / "runs/next").resolved.model
-    assert isinstance(config, GPTConfig) and bool(config.lora) == bool(words[4:])
+    config = read_record(runs / "next").resolved.model
+    assert isinstance(config, GPTConfig) and bool(config.lora) == bool(words)
 
 
-def test_a_run_stopped_before_its_first_checkpoint_begins_again_from_its_base(shell, auto, workplace, monkeypatch):
-    assert shell("train.py", *auto, *LORA, "--run", "uncut")[0] == 0
+def test_a_run_stopped_before_its_first_checkpoint_begins_again_from_its_base(shell, runs, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("training.checkpoint.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert shell("train.py", *auto, *LORA, "--run", "cut")[0] == 130
-    assert not (workplace / "runs/cut/checkpoints").exists()
+        assert shell("train.py", *AUTO, *LORA, "--run", "cut")[0] == 130
+    assert not (runs / "cut/checkpoints").exists()
     assert shell("train.py", "--resume", "--run", "cut")[0] == 0
-    assert fingerprint(workplace / "runs/cut") == fingerprint(workplace / "runs/uncut")
+    assert fingerprint(runs / "cut") == fingerprint(runs / "lora")
 
 
 # What can go wrong.
@@ -256,21 +276,22 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_about_adapters_is_one_line(shell, auto, workplace, mistake):
+def test_a_mistake_about_adapters_is_one_line(shell, workplace, mistake):
     (workplace / "new.txt").write_text("ü" * 1000)
     words, expected = MISTAKES[mistake]
-    one_line(shell("train.py", *auto, *LORA, "--run", "lora", *words), *expected)
-    assert not (workplace / "runs/lora").exists()
+    one_line(shell("train.py", *AUTO, *LORA, "--run", "bad", *words), *expected)
+    assert not (workplace / "runs/bad").exists()
 
 
-def test_adapters_need_a_network_that_has_learned(shell, tiny):
-    one_line(shell("train.py", *tiny, "--model.lora.rank", "4"), "[model.lora]", "train.start")
+def test_adapters_need_a_network_that_has_learned(shell):
+    words = ["first.toml", *SIZES, "--model.lora.rank", "4", "--run", "bad"]
+    one_line(shell("train.py", *words), "[model.lora]", "train.start")
 
 
 def test_adapters_are_for_text_networks(shell, workplace):
     (workplace / "d.toml").write_text('[model]\nkind = "mlp"\n[data]\npath = "mnist-5k"\n[train]\nsteps = 5\n')
     assert shell("train.py", "d.toml", "--run", "d")[0] == 0
-    one_line(shell("train.py", "d.toml", "--run", "e", "--model.lora.rank", "4"), "model.lora")
+    one_line(shell("train.py", "d.toml", "--run", "e", "--model.lora.rank", "4"), "no setting model.lora")
     (workplace / "e.toml").write_text('[model]\nkind = "auto"\n[data]\npath = "mnist-5k"\n[train]\nsteps = 5\n')
     words = ["e.toml", "--train.start", "d", "--run", "e"]
     one_line(shell("train.py", *words, "--model.lora.rank", "4"), "model.lora", "train.start=d", "no such setting")
@@ -278,20 +299,20 @@ def test_adapters_are_for_text_networks(shell, workplace):
 
 
 @pytest.mark.parametrize("setting", [["rank", "3"], ["alpha", "3"], ["targets", "query"]], ids=" ".join)
-def test_a_lora_run_cant_go_on_with_other_adapters(shell, auto, setting):
-    assert shell("train.py", *auto, *LORA, "--run", "lora")[0] == 0
+def test_a_lora_run_cant_go_on_with_other_adapters(shell, setting):
     name, value = setting
     one_line(shell("train.py", "--resume", "--run", "lora", f"--model.lora.{name}", value), f"model.lora.{name}")
 
 
 def damaged(file: Path) -> None:
+    """Flip a bit."""
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
 
 
 def swapped(file: Path) -> None:
-    """A base that is whole, but another one."""
+    """Put a base there that is whole, but another one."""
     weights = load_file(file)
     weights["norm.bias"] += 1
     save_file(weights, file)
@@ -302,22 +323,20 @@ HARM = {"a bit has flipped": damaged, "it is another one": swapped, "it is gone"
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_a_base_that_is_not_what_the_adapters_learned_beside_is_refused(shell, auto, workplace, harm):
-    assert shell("train.py", *auto, *LORA, "--run", "lora")[0] == 0
-    HARM[harm](workplace / "runs/lora/base/model.safetensors")
-    for words in (["sample.py", "lora"], ["train.py", *auto, "--train.start", "lora", "--run", "next"]):
+def test_a_base_that_is_not_what_the_adapters_learned_beside_is_refused(shell, runs, harm):
+    HARM[harm](runs / "lora/base/model.safetensors")
+    for words in (["sample.py", "lora"], ["train.py", *AUTO, "--train.start", "lora", "--run", "next"]):
         one_line(shell(*words), "base is damaged", "model.safetensors", "adapters in step-", code=1)
     code, _, err = shell("train.py", "--resume", "--run", "lora", "--train.steps", "20")
     assert code == 1 and "base is damaged" in err.splitlines()[-1]
 
 
-def test_adapters_without_their_base_s_hash_are_no_checkpoint(shell, auto, workplace):
-    assert shell("train.py", *auto, *LORA, "--run", "lora")[0] == 0
-    for file in (workplace / "runs/lora/checkpoints").glob("step-*/manifest.json"):
+def test_adapters_that_have_lost_the_hash_of_their_base_are_refused(shell, runs):
+    for file in (runs / "lora/checkpoints").glob("step-*/manifest.json"):
         content = json.loads(file.read_text())
         del content["base"]
         file.write_text(json.dumps(content))
-    one_line(shell("sample.py", "lora"), "base", code=1)
+    one_line(shell("sample.py", "lora"), "base is damaged", code=1)
 
 
 def test_a_plan_counts_what_learns():
@@ -325,8 +344,7 @@ def test_a_plan_counts_what_learns():
     from training.plan import count_parameters
 
     model = GPTConfig(**SHAPE, lora=LoRAConfig(rank=2, targets=["query"]))
-    config = Config.model_validate(
-        {"model": model, "data": {"path": ["x"]}, "train": {"steps": 1, "start": "x", "freeze": ["blocks.0"]}}
-    )
+    settings = {"model": model, "data": {"path": ["x"]}, "train": {"steps": 1, "start": "x", "freeze": ["blocks.0"]}}
+    config = Config.model_validate(settings)
     assert count_parameters(config) == sum(p.numel() for p in build_network(config).parameters())
     assert count_parameters(config, learning=True) == 2 * (16 + 16)
