@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 import train
+from configs.errors import UserError
 from configs.schema import LoRAConfig
 from data.fetch import sha256
 from model import GPT, GPTConfig, build_model
@@ -21,6 +22,7 @@ from model.peft import peft_config, to_peft
 from tests.conftest import POEM
 from training.checkpoint import model_tensors, own_tensors
 from training.learner import build_network
+from training.peft import read_base, write_peft
 from training.restore import restore
 from training.run import read_log, read_record
 from training.start import find_base
@@ -55,11 +57,6 @@ TARGETS = [
 ]
 
 
-def plain_weights(model: GPT) -> dict[str, Tensor]:
-    """The base alone."""
-    return {name: tensor for name, tensor in model_tensors(model).items() if name not in own_tensors(model)}
-
-
 @pytest.fixture
 def hugging_face():
     """A function that makes Hugging Face's GPT-2 of the base of one of ours."""
@@ -67,7 +64,7 @@ def hugging_face():
 
     def make(model: GPT) -> Any:
         base = GPT(model.config)
-        base.load_state_dict(plain_weights(model), strict=False)
+        base.load_state_dict(model_tensors(model), strict=False)  # without the adapters
         theirs = empty_gpt2(model.config)
         theirs.load_state_dict(in_their_names(base))
         return theirs.eval()
@@ -232,6 +229,23 @@ def test_the_loss_of_the_merged_network_is_the_one_that_was_logged():
     assert found.loss == pytest.approx(read_log(restored.folder)[-1]["val_loss"], rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@torch.inference_mode()
+def test_peft_speaks_as_the_run_does(tmp_path, hugging_face):
+    from peft import PeftModel
+
+    restored = restore("lora")
+    write_peft(tmp_path, restored, "some/gpt2")
+    assert isinstance(restored.model_config, GPTConfig)
+    base = GPT(restored.model_config)
+    base.load_state_dict(read_base(restored), strict=False)  # strict would ask for the tied matrix twice
+    theirs = PeftModel.from_pretrained(hugging_face(base), tmp_path)
+    tokens = TOKENS % restored.model_config.vocab_size
+    torch.testing.assert_close(theirs(tokens).logits, restored.model(tokens), rtol=0, atol=1e-5)
+    assert (theirs(tokens).logits - base.eval()(tokens)).abs().max() > 1e-3
+    assert theirs.peft_config["default"].base_model_name_or_path == "some/gpt2"
+
+
 @pytest.mark.parametrize("words", [[], LORA], ids=["all of it", "adapters again"])
 def test_what_starts_from_a_lora_run_starts_from_its_merged_weights(shell, runs, words):
     start = ["--train.start", "lora", "--train.steps", "0", "--run", "next"]
@@ -296,6 +310,11 @@ def test_adapters_are_for_text_networks(shell, workplace):
     words = ["e.toml", "--train.start", "d", "--run", "e"]
     one_line(shell("train.py", *words, "--model.lora.rank", "4"), "model.lora", "train.start=d", "no such setting")
     assert shell("train.py", *words, "--model.dropout", "0.1")[0] == 0
+
+
+def test_a_run_without_adapters_has_none_to_hand_on(tmp_path):
+    with pytest.raises(UserError, match=r"base has no adapters"):
+        write_peft(tmp_path, restore("base"), "gpt2")
 
 
 @pytest.mark.parametrize("setting", [["rank", "3"], ["alpha", "3"], ["targets", "query"]], ids=" ".join)
