@@ -114,7 +114,7 @@ def test_the_fine_tuning_config_fits_any_text_run(shell, workplace):
 
 
 def test_a_text_soon_learned_by_heart_ends_with_a_warning_and_the_best_kept(shell, runs, workplace):
-    (workplace / "short.txt").write_text("abc fed cab hij lmn opq. " * 3 + "jumps over the lazy dog, quick brown fox")
+    (workplace / "short.txt").write_text("abc fed cab hij lmn opq. " * 3 + "jumps over the lazy dog. quick brown fox")
     words = ["--data.path", "short.txt", "--data.val_fraction", "0.35", "--train.steps", "400"]
     words += ["--optim.lr", "0.03", "--train.eval_every", "2", "--train.patience", "3"]
     code, _, err = shell("train.py", "auto.toml", "--run", "tuned", *words)
