@@ -23,8 +23,8 @@ from data import fetch
 from data.corpus import PIECE, Corpus, Piece
 from data.progress import progress
 from data.shards import Damaged, Index, Prepared, Shard, Split, open_shards, shard_file, write_index
-from data.tokenizer import Tokenizer
-from data.vocabulary import chosen, make_tokenizer
+from data.tokenizer import CharTokenizer, Tokenizer
+from data.vocabulary import alphabet, chosen, make_tokenizer
 
 VERSION = 1  # of all that turns text into tokens; with another one, what was prepared before is not found
 SHARD_BYTES = 2**28
@@ -38,6 +38,8 @@ def prepare(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer | None = No
     """
     if corpus.tokens:
         return as_it_is(corpus.tokens, config, tokenizer)
+    if config.extend and isinstance(tokenizer, CharTokenizer):
+        tokenizer = tokenizer.extended(alphabet(corpus))
     choice = chosen(config, corpus)
     asked = tokenizer.sha256 if tokenizer else [choice.kind, choice.vocab_size]
     ingredients = [VERSION, SHARD_BYTES, corpus.sha256, config.val_fraction, asked]

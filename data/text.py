@@ -13,8 +13,7 @@ from data.dataset import IGNORED, Batch
 from data.prepare import prepare
 from data.seeds import seed_for
 from data.shards import Prepared
-from data.tokenizer import CharTokenizer, Tokenizer
-from data.vocabulary import alphabet
+from data.tokenizer import Tokenizer
 
 
 class Text:
@@ -72,7 +71,4 @@ def open_text(config: DataConfig, context_length: int, seed: int, tokenizer: Tok
 
     Raises UserError if there is nothing to read or too little.
     """
-    corpus = open_corpus(config)
-    if config.extend and isinstance(tokenizer, CharTokenizer) and not corpus.tokens:
-        tokenizer = tokenizer.extended(alphabet(corpus))
-    return Text(prepare(corpus, config, tokenizer), context_length, seed)
+    return Text(prepare(open_corpus(config), config, tokenizer), context_length, seed)

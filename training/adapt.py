@@ -21,7 +21,8 @@ VOCABULARY = ("embedding.token.weight", "unembedding.weight")  # a row for each 
 def with_base(asked: Config, base: Base) -> Config:
     """The config with the network of train.start; adapters are the new run's own, and the context may be shorter.
 
-    Raises UserError for any setting of [model] but MAY_DIFFER that differs, and for more positions than were learned.
+    Raises UserError for any other setting of [model] that differs, for more positions than were learned, and for
+    characters that could not be learned.
     """
     model, start = base.model_config, f"train.start={asked.train.start}"
     given = {name: getattr(asked.model, name) for name in asked.model.model_fields_set} if asked.model else {}
@@ -38,22 +39,22 @@ def with_base(asked: Config, base: Base) -> Config:
             f"learned, and it has no weights for places it never saw; choose {model.context_length} or less"
         )
     update = {name: value for name, value in given.items() if name in MAY_DIFFER}
-    return asked.model_copy(update={"model": model.model_copy(update=update)})
+    config = asked.model_copy(update={"model": model.model_copy(update=update)})
+    if asked.data.extend:
+        require_free_rows(config)
+    return config
 
 
 def fitted(config: Config, base: Base, data: Dataset) -> tuple[Config, Base]:
-    """Config and weights for the tokens of `data`: positions cut to the context, and a row for each new character.
-
-    Raises UserError if a new row could not learn.
-    """
+    """Config and weights for the tokens of `data`: positions cut to the context, and a row for each new character."""
     if not (isinstance(config.model, GPTConfig) and isinstance(data, Text)):
         return config, base
-    known, size, weights = config.model.vocab_size, data.tokenizer.vocab_size, dict(base.weights)
+    assert isinstance(base.model_config, GPTConfig)
+    known, size, weights = base.model_config.vocab_size, data.tokenizer.vocab_size, dict(base.weights)
     if POSITIONS in weights:
         weights[POSITIONS] = weights[POSITIONS][: config.model.context_length]
     if size > known:
         config = config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": size})})
-        require_learning(config)
         weights |= {name: with_rows(weights[name], size) for name in VOCABULARY if name in weights}
         assert isinstance(data.tokenizer, CharTokenizer)
         new = data.tokenizer.more[known - size :]
@@ -70,8 +71,8 @@ def with_rows(rows: Float[Tensor, "V C"], size: int) -> Float[Tensor, "W C"]:
     return torch.cat((rows, rows.mean(dim=0).expand(size - len(rows), -1)))
 
 
-def require_learning(config: Config) -> None:
-    """Raises UserError if rows for new characters would stay as they begin."""
+def require_free_rows(config: Config) -> None:
+    """Raises UserError if rows for new characters could not learn."""
     with torch.device("meta"):
         parameters = dict(build_network(config).named_parameters())
     if not all(parameters[name].requires_grad for name in VOCABULARY if name in parameters):

@@ -38,17 +38,7 @@ def with_vocabulary(asked: Config, data: Dataset) -> Config:
 
 def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) -> tuple[Config, float]:
     """The same run with a value for every `auto`, and the seconds of one step as `time_step` measures them."""
-    train = asked.train
-    device = choose_device(train.device)
-    config = change(
-        asked,
-        device=device,
-        dtype=choose_dtype(train.dtype, device),
-        threads=choose_threads(train.threads, count_parameters(asked)),
-        compile=choose_compile(train.compile, device, train.steps or 0),
-        steps=train.steps if train.minutes is None else 1,
-        minutes=None,
-    )
+    train, config = asked.train, on_this_machine(asked)
     if train.epochs is not None:
         per_epoch = data.count("train") / (train.batch_size * train.accumulate)
         config = change(config, steps=math.ceil(train.epochs * per_epoch), epochs=None)
@@ -60,6 +50,20 @@ def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) 
     assert config.train.steps is not None
     eval_every = train.eval_every or max(1, math.ceil(config.train.steps / evaluations))
     return change(config, eval_every=eval_every, save_every=train.save_every or eval_every), seconds
+
+
+def on_this_machine(asked: Config) -> Config:
+    """The same run with device, precision, threads and compilation settled; minutes count as one step."""
+    train, device = asked.train, choose_device(asked.train.device)
+    return change(
+        asked,
+        device=device,
+        dtype=choose_dtype(train.dtype, device),
+        threads=choose_threads(train.threads, count_parameters(asked)),
+        compile=choose_compile(train.compile, device, train.steps or 0),
+        steps=train.steps if train.minutes is None else 1,
+        minutes=None,
+    )
 
 
 def change(config: Config, **updates: Any) -> Config:

@@ -60,8 +60,14 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
         from training.adapt import fitted, with_base
 
         wanted = with_base(wanted, base)
-    require_memory(wanted)
-    data = open_data(wanted, base.tokenizer if base else None)
+    tokenizer = base.tokenizer if base else None
+    if command.settings.get("model.kind") == "auto" and not isinstance(wanted.model, MLPConfig):
+        from training.sizes import plan_text
+
+        wanted, data = plan_text(wanted, tokenizer, time_step)
+    else:
+        require_memory(wanted)
+        data = open_data(wanted, tokenizer)
     if base:
         wanted, base = fitted(wanted, base, data)
     with memory_explained(wanted.train):
