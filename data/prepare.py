@@ -10,8 +10,8 @@ from configs.schema import DataConfig
 from data.corpus import Corpus
 from data.fetch import FILES
 from data.shards import SHARD_BYTES, Damaged, Prepared, open_shards
-from data.tokenizer import Tokenizer
-from data.vocabulary import Choice, chosen
+from data.tokenizer import CharTokenizer, Tokenizer
+from data.vocabulary import Choice, alphabet, chosen
 
 VERSION = 1  # of all that turns text into tokens; with another one, what was prepared before is not found
 TOKENS = FILES / "tokens"
@@ -25,6 +25,8 @@ def prepare(corpus: Corpus, config: DataConfig, tokenizer: Tokenizer | None = No
     """
     if corpus.tokens:
         return as_it_is(corpus.tokens, config, tokenizer)
+    if config.extend and isinstance(tokenizer, CharTokenizer):
+        tokenizer = tokenizer.extended(alphabet(corpus))
     wanted = tokenizer or chosen(config, corpus)
     match wanted:
         case Choice(kind, size, reason):

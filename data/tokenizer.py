@@ -7,6 +7,7 @@ import base64
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import numpy as np
@@ -60,14 +61,19 @@ def first_token(tokenizer: Tokenizer) -> int:
 
 
 class CharTokenizer(Tokenizer):
-    """One token per character of the alphabet, in the order of code points; then end-of-text, if asked for."""
+    """One token per character of the alphabet, in the order of code points; then end-of-text, if asked for.
 
-    def __init__(self, characters: str, end_of_text: bool = False) -> None:
-        self.characters = "".join(sorted(set(characters)))
+    `more` are characters that came with a later text: they follow, in their own order, so that no number changes.
+    """
+
+    def __init__(self, characters: str, end_of_text: bool = False, more: str = "") -> None:
+        self.characters, self.more = "".join(sorted(set(characters))), more
         self.end_of_text = len(self.characters) if end_of_text else None
-        self.vocab_size = len(self.characters) + end_of_text
-        self.numbers = np.full(ord(self.characters[-1]) + 2, -1)  # by code point; the last stands for all above
-        self.numbers[[ord(c) for c in self.characters]] = np.arange(len(self.characters))
+        self.alphabet = [*self.characters, *[""] * end_of_text, *more]
+        self.vocab_size = len(self.alphabet)
+        numbers = {ord(c): number for number, c in enumerate(self.alphabet) if c}
+        self.numbers = np.full(max(numbers) + 2, -1)  # by code point; the last stands for all above
+        self.numbers[list(numbers)] = list(numbers.values())
 
     def encode(self, text: str) -> np.ndarray:
         points = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype="<u4")
@@ -75,18 +81,23 @@ class CharTokenizer(Tokenizer):
         if tokens.min(initial=0) < 0:
             strange = sorted({chr(point) for point in points[tokens < 0]})
             shown = " ".join(repr(c) for c in strange[:10]) + (" ..." if len(strange) > 10 else "")
-            raise UserError(f"the network has never seen {shown}: its alphabet is the text it learned from")
+            raise UserError(
+                f"the network has never seen {shown}: its alphabet is the text it learned from; "
+                f"fine-tuning with --data.extend true adds what is new in a text"
+            )
         return tokens
 
+    def extended(self, characters: Iterable[str]) -> "CharTokenizer":
+        """The same numbers, and new ones for the characters that have none."""
+        new = "".join(sorted(set(characters) - set(self.alphabet)))
+        return CharTokenizer(self.characters, self.end_of_text is not None, self.more + new)
+
     def token_bytes(self, token: int) -> bytes:
-        return b"" if token == self.end_of_text else self.characters[token].encode(errors="surrogatepass")
+        return self.alphabet[token].encode(errors="surrogatepass")
 
     def to_json(self) -> dict:
-        return {
-            "kind": "char",
-            "characters": self.characters,
-            "end_of_text": self.end_of_text is not None,
-        }
+        more = {"more": self.more} if self.more else {}
+        return {"kind": "char", "characters": self.characters, "end_of_text": self.end_of_text is not None, **more}
 
 
 class ByteTokenizer(Tokenizer):
@@ -115,6 +126,7 @@ class TokenizerFile(Settings):
     kind: Literal["char", "byte", "bpe"]
     characters: Annotated[str, Field(max_length=0x110000)] = ""
     end_of_text: bool = False
+    more: Annotated[str, Field(max_length=0x110000)] = ""
     pattern: Literal["gpt2"] = "gpt2"
     ranks: list[Annotated[str, Field(max_length=4096)]] = Field(max_length=2**20, default_factory=list)
     """base64"""
@@ -126,7 +138,9 @@ class TokenizerFile(Settings):
         if self.kind == "char":
             if not self.characters or "".join(sorted(set(self.characters))) != self.characters:
                 raise ValueError("characters must be there, sorted and unique")
-            return CharTokenizer(self.characters, self.end_of_text)
+            if len(set(self.characters + self.more)) < len(self.characters + self.more):
+                raise ValueError("more must be new and unique")
+            return CharTokenizer(self.characters, self.end_of_text, self.more)
         from data.bpe import BPETokenizer
 
         ranks = [base64.b64decode(run, validate=True) for run in self.ranks]

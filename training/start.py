@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from configs.schema import GPTConfig, MLPConfig
 from data.tokenizer import Tokenizer
-from training.checkpoint import model_tensors
+from training.checkpoint import ADAPTERS, model_tensors
 from training.report import say
 from training.restore import restore
 from training.run import run_folder
@@ -51,6 +51,7 @@ def find_base(name: str) -> Base:
 
 @torch.no_grad()
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copy weights of the same names and shapes into the model."""
+    """Copy weights of the same names and shapes into the model; adapters, which only it has, stay as they begin."""
     for name, parameter in model_tensors(model).items():
-        parameter.copy_(weights[name])
+        if not name.endswith(ADAPTERS):
+            parameter.copy_(weights[name])
