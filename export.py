@@ -29,7 +29,12 @@ def understand(arguments: list[str]) -> Request:
     p.add_argument("run", metavar="RUN", help="a name under runs/, a folder, or a checkpoint")
     p.add_argument("folder", metavar="FOLDER", type=Path, help="where to: a new folder, or an empty one")
     p.add_argument("--checkpoint", default="best", metavar="WHICH", help="best (default), last, or step-N")
-    p.add_argument("--format", default="gpt2", choices=FORMATS, help="gpt2 (default): what transformers loads")
+    p.add_argument(
+        "--format",
+        default="gpt2",
+        choices=FORMATS,
+        help="gpt2 (default): what transformers loads; peft: a LoRA run's adapters",
+    )
     given = p.parse_args(arguments)
     run, folder = run_folder(given.run), given.folder.expanduser().resolve()
     model = read_record(run.parents[1] if run.parent.name == "checkpoints" else run).resolved.model
@@ -73,7 +78,22 @@ def as_gpt2(request: Request, folder: Path) -> str:
     return f"{step}, without a tokenizer.json: a {kind} tokenizer has no form there, and stays in the run"
 
 
-FORMATS: dict[str, Callable[[Request, Path], str]] = {"gpt2": as_gpt2}
+def as_peft(request: Request, folder: Path) -> str:
+    """The adapters of a LoRA run as PEFT loads them, and in base/ the GPT-2 that they belong to."""
+    from training.huggingface import write_gpt2
+    from training.peft import read_base, write_peft
+    from training.restore import restore
+
+    restored = restore(str(request.run), request.checkpoint)
+    config, tokenizer = restored.model_config, restored.tokenizer
+    assert isinstance(config, GPTConfig) and tokenizer is not None
+    write_peft(folder, restored, str(request.folder / "base"))
+    (folder / "base").mkdir()
+    write_gpt2(folder / "base", config, tokenizer, read_base(restored))
+    return f"the adapters of {restored.folder}, step {restored.checkpoint.state.step:,}, and in base/ what they adapt"
+
+
+FORMATS: dict[str, Callable[[Request, Path], str]] = {"gpt2": as_gpt2, "peft": as_peft}
 
 
 def main(request: Request) -> None:

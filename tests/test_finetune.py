@@ -23,7 +23,7 @@ from training.run import read_log, read_record
 
 CONFIG = """
 [model]
-kind = "auto"
+kind = "gpt"
 [data]
 path = "other.txt"
 [train]
@@ -54,10 +54,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "poem.txt").write_text(POEM)
     (folder / "other.txt").write_text(POEM[::-1])
     (folder / "new.txt").write_text((POEM + "Zürich: 中!\n") * 3)
-    (folder / "auto.toml").write_text(CONFIG)
+    (folder / "again.toml").write_text(CONFIG)
     (folder / "first.toml").write_text(CONFIG.replace('start = "base"', ""))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr("training.plan.TRIAL_SECONDS", 0)
         for name, words in VARIANTS.items():
             sizes = [*SIZES, "--model.context_length", "16", *words]
             train.main(understand(["first.toml", *sizes, "--run", name]))
@@ -65,16 +66,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def runs(workplace: Path, trained: Path) -> Path:
-    """The runs there, in a copy."""
+def runs(workplace: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runs there, in a copy. How long a step will take is of no interest here."""
+    monkeypatch.setattr("training.plan.TRIAL_SECONDS", 0)
     shutil.copytree(trained, workplace, dirs_exist_ok=True)
     return workplace / "runs"
 
 
 @pytest.fixture
 def tune(shell):
-    """A function that goes on as auto.toml says, with more words; returns exit code, stdout, stderr."""
-    return lambda *words: shell("train.py", "auto.toml", "--run", "tuned", *words)
+    """A function that goes on as again.toml says, with more words; returns exit code, stdout, stderr."""
+    return lambda *words: shell("train.py", "again.toml", "--run", "tuned", *words)
 
 
 def weights(run: str, which: str = "last") -> dict[str, torch.Tensor]:
@@ -117,7 +119,7 @@ def test_a_text_soon_learned_by_heart_ends_with_a_warning_and_the_best_kept(shel
     (workplace / "short.txt").write_text("abc fed cab hij lmn opq. " * 3 + "jumps over the lazy dog. quick brown fox")
     words = ["--data.path", "short.txt", "--data.val_fraction", "0.35", "--train.steps", "400"]
     words += ["--optim.lr", "0.03", "--train.eval_every", "2", "--train.patience", "3"]
-    code, _, err = shell("train.py", "auto.toml", "--run", "tuned", *words)
+    code, _, err = shell("train.py", "again.toml", "--run", "tuned", *words)
     losses = [line["val_loss"] for line in read_log(runs / "tuned") if "val_loss" in line]
     best = losses.index(min(losses))
     assert code == 0 and len(losses) == best + 4 < 200
@@ -180,11 +182,11 @@ def test_a_new_character_is_learned_and_the_run_goes_on_exactly(shell, tune, run
     rows = weights("tuned")["embedding.token.weight"][-5:]
     assert (torch.cdist(rows, rows) + torch.eye(5) > 1e-3).all()  # they began equal
     assert shell("train.py", "--resume", "--run", "tuned", "--train.steps", "12")[0] == 0
-    assert shell("train.py", "auto.toml", "--run", "uncut", *words, "--train.steps", "12")[0] == 0
+    assert shell("train.py", "again.toml", "--run", "uncut", *words, "--train.steps", "12")[0] == 0
     assert all(torch.equal(a, b) for a, b in zip(weights("tuned").values(), weights("uncut").values(), strict=True))
     assert shell("sample.py", "tuned", "--prompt", "Zürich 中", "--max-tokens", "3")[1].startswith("Zürich 中")
     again = ["--data.path", "new.txt", "other.txt", "--train.start", "tuned", "--run", "again", "--data.extend", "true"]
-    code, _, err = shell("train.py", "auto.toml", *again)
+    code, _, err = shell("train.py", "again.toml", *again)
     assert code == 0 and "new to" not in err
 
 
@@ -232,7 +234,7 @@ def test_a_run_with_frozen_parts_goes_on_exactly(shell, tune):
     words = ["--train.freeze", "embedding", "blocks.0-1", "--optim.name", "muon", "--optim.schedule", "constant"]
     assert tune(*words)[0] == 0
     assert shell("train.py", "--resume", "--run", "tuned", "--train.steps", "12")[0] == 0
-    assert shell("train.py", "auto.toml", "--run", "uncut", *words, "--train.steps", "12")[0] == 0
+    assert shell("train.py", "again.toml", "--run", "uncut", *words, "--train.steps", "12")[0] == 0
     assert all(torch.equal(a, b) for a, b in zip(weights("tuned").values(), weights("uncut").values(), strict=True))
 
 

@@ -10,26 +10,25 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 import train
-from configs.errors import UserError
 from configs.schema import LoRAConfig
 from data.fetch import sha256
 from model import GPT, GPTConfig, build_model
+from model.gpt2 import to_gpt2
 from model.lora import LoRALinear, merge_lora
 from model.peft import peft_config, to_peft
 from tests.conftest import POEM
 from training.checkpoint import model_tensors, own_tensors
 from training.learner import build_network
-from training.peft import read_base, write_peft
 from training.restore import restore
 from training.run import read_log, read_record
 from training.start import find_base
 
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 16, "vocab_size": 31, "context_length": 12}
 TOKENS = torch.randint(31, (3, 12), generator=torch.Generator().manual_seed(1))
-LORA = "--model.kind auto --model.lora.rank 2 --model.lora.alpha 8 --optim.lr 0.01".split()
+LORA = "--model.kind gpt --model.lora.rank 2 --model.lora.alpha 8 --optim.lr 0.01".split()
 
 
 def drawn(model: nn.Module) -> Any:
@@ -57,32 +56,28 @@ TARGETS = [
 ]
 
 
-@pytest.fixture
-def hugging_face():
-    """A function that makes Hugging Face's GPT-2 of the base of one of ours."""
-    from tests.test_against_huggingface import empty_gpt2, in_their_names
+def hugging_face(config: GPTConfig, weights: dict[str, Tensor]) -> Any:
+    """Their GPT-2 with our weights, the adapters among them left out."""
+    from tests.huggingface import empty_gpt2
 
-    def make(model: GPT) -> Any:
-        base = GPT(model.config)
-        base.load_state_dict(model_tensors(model), strict=False)  # without the adapters
-        theirs = empty_gpt2(model.config)
-        theirs.load_state_dict(in_their_names(base))
-        return theirs.eval()
-
-    return make
+    theirs = empty_gpt2(config)
+    plain = {name: tensor for name, tensor in weights.items() if "lora" not in name}
+    missing, unknown = theirs.load_state_dict(to_gpt2(plain, config), strict=False)
+    assert missing == ["lm_head.weight"] and not unknown  # it is tied
+    return theirs
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # PEFT's, of transformers
 @pytest.mark.parametrize("targets", TARGETS, ids=" ".join)
 @torch.inference_mode()
-def test_peft_loads_our_adapters_and_gives_our_logits(tmp_path, hugging_face, targets):
+def test_peft_loads_our_adapters_and_gives_our_logits(tmp_path, targets):
     from peft import PeftModel
 
     model = adapted(rank=3, alpha=5.0, targets=targets)
     assert model.config.lora is not None
     save_file(to_peft(own_tensors(model), model.config), tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps(peft_config(model.config.lora, "gpt2")))
-    base = hugging_face(model)
+    base = hugging_face(model.config, model_tensors(model))
     plain = base(TOKENS).logits
     theirs = PeftModel.from_pretrained(base, tmp_path)
     learned = {name for name, _ in theirs.named_parameters() if "lora_" in name}
@@ -129,7 +124,7 @@ every = 1
 sample_tokens = 8
 """
 SIZES = "--data.path poem.txt --model.kind gpt --model.n_layer 2 --model.n_head 2 --model.n_embd 16".split()
-AUTO = ["auto.toml"]
+AGAIN = ["again.toml"]
 
 
 @pytest.fixture(scope="module")
@@ -140,18 +135,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "poem.txt").write_text(POEM)
     (folder / "other.txt").write_text(POEM[::-1])
-    (folder / "auto.toml").write_text(CONFIG)
+    (folder / "again.toml").write_text(CONFIG)
     (folder / "first.toml").write_text(CONFIG.replace('start = "base"', ""))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr("training.plan.TRIAL_SECONDS", 0)
         train.main(understand(["first.toml", *SIZES, "--model.context_length", "16", "--run", "base"]))
-        train.main(understand([*AUTO, *LORA, "--run", "lora"]))
+        train.main(understand([*AGAIN, *LORA, "--run", "lora"]))
     return folder
 
 
 @pytest.fixture(autouse=True)
-def runs(workplace: Path, trained: Path) -> Path:
-    """The runs there, in a copy that can be spoilt."""
+def runs(workplace: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runs there, in a copy that can be spoilt. How long a step will take is of no interest here."""
+    monkeypatch.setattr("training.plan.TRIAL_SECONDS", 0)
     shutil.copytree(trained, workplace, dirs_exist_ok=True)
     return workplace / "runs"
 
@@ -169,7 +166,7 @@ def fingerprint(run: Path) -> dict[str, str]:
 
 def test_checkpoints_hold_the_adapters_alone_and_the_base_is_kept_once(shell, runs):
     before = files(runs / "base")
-    code, _, err = shell("train.py", *AUTO, *LORA, "--run", "again")
+    code, _, err = shell("train.py", *AGAIN, *LORA, "--run", "again")
     run = runs / "again"
     kept = load_file(run / "base/model.safetensors")
     theirs = load_file(restore("base").checkpoint.folder / "model.safetensors")
@@ -190,7 +187,7 @@ def test_checkpoints_hold_the_adapters_alone_and_the_base_is_kept_once(shell, ru
 def test_a_lora_run_cut_in_two_equals_the_run_uncut(shell, runs, monkeypatch, optimizer, cut):
     from training.run import Run
 
-    words = [*AUTO, *LORA, "--model.dropout", "0.1", "--optim.name", optimizer, "--train.freeze", "blocks.0.mlp"]
+    words = [*AGAIN, *LORA, "--model.dropout", "0.1", "--optim.name", optimizer, "--train.freeze", "blocks.0.mlp"]
     assert shell("train.py", *words, "--run", "uncut")[0] == 0
     log = Run.log
 
@@ -231,25 +228,28 @@ def test_the_loss_of_the_merged_network_is_the_one_that_was_logged():
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 @torch.inference_mode()
-def test_peft_speaks_as_the_run_does(tmp_path, hugging_face):
-    from peft import PeftModel
+def test_peft_speaks_as_the_run_does(shell, workplace):
+    from peft import AutoPeftModelForCausalLM, PeftModel
+    from transformers import AutoModelForCausalLM
 
-    restored = restore("lora")
-    write_peft(tmp_path, restored, "some/gpt2")
-    assert isinstance(restored.model_config, GPTConfig)
-    base = GPT(restored.model_config)
-    base.load_state_dict(read_base(restored), strict=False)  # strict would ask for the tied matrix twice
-    theirs = PeftModel.from_pretrained(hugging_face(base), tmp_path)
-    tokens = TOKENS % restored.model_config.vocab_size
-    torch.testing.assert_close(theirs(tokens).logits, restored.model(tokens), rtol=0, atol=1e-5)
-    assert (theirs(tokens).logits - base.eval()(tokens)).abs().max() > 1e-3
-    assert theirs.peft_config["default"].base_model_name_or_path == "some/gpt2"
+    code, _, err = shell("export.py", "lora", "out", "--format", "peft")
+    assert code == 0 and "the adapters of runs/lora, step 12" in err and err.count("\n") == 1
+    tokens, restored = TOKENS % 20, restore("lora")
+    base = AutoModelForCausalLM.from_pretrained("out/base").eval()
+    torch.testing.assert_close(base(tokens).logits, restore("base").model(tokens), rtol=0, atol=1e-5)
+    found = AutoPeftModelForCausalLM.from_pretrained("out").eval()  # its config says where the base is
+    for theirs in (found, PeftModel.from_pretrained(base, "out")):
+        torch.testing.assert_close(theirs(tokens).logits, restored.model(tokens), rtol=0, atol=1e-5)
+    assert (restored.model(tokens) - restore("base").model(tokens)).abs().max() > 1e-3
+    assert sorted(path.name for path in (workplace / "out").iterdir()) == [
+        "adapter_config.json", "adapter_model.safetensors", "base",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("words", [[], LORA], ids=["all of it", "adapters again"])
 def test_what_starts_from_a_lora_run_starts_from_its_merged_weights(shell, runs, words):
     start = ["--train.start", "lora", "--train.steps", "0", "--run", "next"]
-    assert shell("train.py", *AUTO, *start, *words)[0] == 0
+    assert shell("train.py", *AGAIN, *start, *words)[0] == 0
     merged, again = find_base("lora"), find_base("next")
     assert merged.weights.keys() == again.weights.keys() == find_base("base").weights.keys()
     assert all(torch.equal(merged.weights[name], again.weights[name]) for name in merged.weights)
@@ -260,7 +260,7 @@ def test_what_starts_from_a_lora_run_starts_from_its_merged_weights(shell, runs,
 def test_a_run_stopped_before_its_first_checkpoint_begins_again_from_its_base(shell, runs, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("training.checkpoint.save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert shell("train.py", *AUTO, *LORA, "--run", "cut")[0] == 130
+        assert shell("train.py", *AGAIN, *LORA, "--run", "cut")[0] == 130
     assert not (runs / "cut/checkpoints").exists()
     assert shell("train.py", "--resume", "--run", "cut")[0] == 0
     assert fingerprint(runs / "cut") == fingerprint(runs / "lora")
@@ -293,7 +293,7 @@ MISTAKES = {
 def test_a_mistake_about_adapters_is_one_line(shell, workplace, mistake):
     (workplace / "new.txt").write_text("ü" * 1000)
     words, expected = MISTAKES[mistake]
-    one_line(shell("train.py", *AUTO, *LORA, "--run", "bad", *words), *expected)
+    one_line(shell("train.py", *AGAIN, *LORA, "--run", "bad", *words), *expected)
     assert not (workplace / "runs/bad").exists()
 
 
@@ -312,9 +312,9 @@ def test_adapters_are_for_text_networks(shell, workplace):
     assert shell("train.py", *words, "--model.dropout", "0.1")[0] == 0
 
 
-def test_a_run_without_adapters_has_none_to_hand_on(tmp_path):
-    with pytest.raises(UserError, match=r"base has no adapters"):
-        write_peft(tmp_path, restore("base"), "gpt2")
+def test_a_run_without_adapters_has_none_to_hand_on(shell, workplace):
+    one_line(shell("export.py", "base", "out", "--format", "peft"), "base has no adapters", "leave --format peft out")
+    assert not (workplace / "out").exists()
 
 
 @pytest.mark.parametrize("setting", [["rank", "3"], ["alpha", "3"], ["targets", "query"]], ids=" ".join)
@@ -344,7 +344,7 @@ HARM = {"a bit has flipped": damaged, "it is another one": swapped, "it is gone"
 @pytest.mark.parametrize("harm", HARM)
 def test_a_base_that_is_not_what_the_adapters_learned_beside_is_refused(shell, runs, harm):
     HARM[harm](runs / "lora/base/model.safetensors")
-    for words in (["sample.py", "lora"], ["train.py", *AUTO, "--train.start", "lora", "--run", "next"]):
+    for words in (["sample.py", "lora"], ["train.py", *AGAIN, "--train.start", "lora", "--run", "next"]):
         one_line(shell(*words), "base is damaged", "model.safetensors", "adapters in step-", code=1)
     code, _, err = shell("train.py", "--resume", "--run", "lora", "--train.steps", "20")
     assert code == 1 and "base is damaged" in err.splitlines()[-1]
