@@ -233,7 +233,7 @@ def test_peft_speaks_as_the_run_does(shell, workplace):
     from transformers import AutoModelForCausalLM
 
     code, _, err = shell("export.py", "lora", "out", "--format", "peft")
-    assert code == 0 and "the adapters of runs/lora, step 12" in err and err.count("\n") == 1
+    assert code == 0 and "the adapters of runs/lora, step " in err and err.count("\n") == 1
     tokens, restored = TOKENS % 20, restore("lora")
     base = AutoModelForCausalLM.from_pretrained("out/base").eval()
     torch.testing.assert_close(base(tokens).logits, restore("base").model(tokens), rtol=0, atol=1e-5)
