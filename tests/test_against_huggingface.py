@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from model import GPT, GPTConfig
 from model.attention import attention_pattern
-from model.generate import generate
+from model.generate import Sampling, generate
 from training.loss import cross_entropy
 
 transformers = pytest.importorskip("transformers")
@@ -119,7 +119,7 @@ def test_the_likeliest_text_is_hugging_face_s():
     model, theirs = pair(**SIZES[1])
     prompt = texts(model, 1, 4)
     expected = theirs.generate(prompt, max_new_tokens=20, do_sample=False, pad_token_id=0)[0, 4:]
-    assert list(generate(model, prompt[0].tolist(), 20, temperature=0)) == expected.tolist()
+    assert generate(model, prompt[0].tolist(), 20, Sampling(temperature=0)) == expected.tolist()
 
 
 def test_the_loss_and_its_gradient_are_hugging_face_s():
