@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from model.gpt import GPT, Block, PostNormBlock
+from model.quantize import QuantizedLinear
 
 Function = Callable[[Tensor], Tensor]
 
@@ -103,6 +104,8 @@ def joined(linears: list[nn.Module]) -> Function:
         weight = torch.cat([linear.weight for linear in linears])
         bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
         return lambda x: F.linear(x, weight, bias)
+    if all(isinstance(linear, QuantizedLinear) for linear in linears):
+        return QuantizedLinear.joined(linears)
     return lambda x: torch.cat([linear(x) for linear in linears], dim=-1)
 
 

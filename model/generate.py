@@ -54,7 +54,7 @@ def top_k(logits: Float[Tensor, "... V"], k: int) -> Float[Tensor, "... V"]:
     if not 1 <= k <= logits.size(-1):
         raise ValueError(f"top_k must be between 1 and the vocabulary's {logits.size(-1)}, got {k}")
     least = logits.topk(k).values[..., -1:]
-    return logits.masked_fill(~largest(logits, least, k), -torch.inf)
+    return torch.where(largest(logits, least, k), logits, -torch.inf)
 
 
 def largest(values: Float[Tensor, "... V"], least: Tensor, count: int | Tensor) -> Bool[Tensor, "... V"]:
@@ -78,7 +78,7 @@ def top_p(logits: Float[Tensor, "... V"], p: float, temperature: float = 1.0) ->
         likeliest = probabilities.sort(dim=-1, descending=True).values
     before = likeliest.cumsum(dim=-1, dtype=torch.float64) - likeliest
     count = (before < p).sum(dim=-1, keepdim=True)
-    return logits.masked_fill(~largest(probabilities, likeliest.gather(-1, count - 1), count), -torch.inf)
+    return torch.where(largest(probabilities, likeliest.gather(-1, count - 1), count), logits, -torch.inf)
 
 
 def min_p(logits: Float[Tensor, "... V"], share: float, temperature: float = 1.0) -> Float[Tensor, "... V"]:
@@ -91,7 +91,7 @@ def min_p(logits: Float[Tensor, "... V"], share: float, temperature: float = 1.0
     if share == 0:
         return logits
     probabilities = Unembedding.probabilities(logits, temperature)
-    return logits.masked_fill(probabilities < share * probabilities.amax(dim=-1, keepdim=True), -torch.inf)
+    return torch.where(probabilities >= share * probabilities.amax(dim=-1, keepdim=True), logits, -torch.inf)
 
 
 def distribution(
