@@ -7,7 +7,7 @@ from torch import nn
 
 from configs.errors import UserError, did_you_mean
 from data.tokenizer import Tokenizer, read_tokenizer
-from model import GPTConfig, MLPConfig, build_model
+from model import GPT, GPTConfig, MLPConfig, build_model
 from training import checkpoint
 from training.checkpoint import Checkpoint
 from training.run import Record, read_record, run_folder
@@ -43,6 +43,10 @@ def restore(name: str, which: str = "best") -> Restored:
     if record.resolved.model is None:
         raise UserError(f"{folder}/run.json describes no network", 1)
     model = build_model(record.resolved.model)
+    if found.state.quantized and isinstance(model, GPT):
+        from model.quantize import quantize
+
+        quantize(model)
     checkpoint.load_model(found, model)
     return Restored(folder, record, found, model.eval(), tokenizer_of(folder))
 
