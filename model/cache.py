@@ -50,7 +50,7 @@ UPDATES = {Block: update_pre, PostNormBlock: update_post}
 
 
 class Reader:
-    """A GPT for reading alone, with the weights that it has now: modules become functions, q, k, v one product.
+    """A GPT for reading alone, with a copy of the weights it has now: modules become functions, q, k, v one product.
 
     Adapters and quantised layers stay the modules they are.
     """
@@ -85,12 +85,21 @@ def layer_of(block: Block) -> Layer:
 def function_of(module: nn.Module) -> Function:
     """What a module computes."""
     if is_plain(module):
-        weight, bias = module.weight, module.bias
+        weight, bias = laid_out(module.weight), module.bias
         return lambda x: F.linear(x, weight, bias)
     if isinstance(module, nn.LayerNorm):
         shape, gain, shift, eps = module.normalized_shape, module.weight, module.bias, module.eps
         return lambda x: torch.layer_norm(x, shape, gain, shift, eps)
     return module
+
+
+def laid_out(weight: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
+    """The same matrix, in memory column by column if a CPU multiplies single rows by it: there it's faster.
+
+    All matrices once, one AVX2 thread: 0.16 instead of 0.36 ms (4 x 128), 32 to 35 instead of 37 to 40 (GPT-2 small).
+    """
+    on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
+    return weight.T.contiguous().T if on_cpu else weight
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -101,7 +110,7 @@ def is_plain(module: nn.Module) -> bool:
 def joined(linears: list[nn.Module]) -> Function:
     """Several projections of the same vectors, side by side; one matrix if that is all they are."""
     if all(map(is_plain, linears)):
-        weight = torch.cat([linear.weight for linear in linears])
+        weight = laid_out(torch.cat([linear.weight for linear in linears]))
         bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
         return lambda x: F.linear(x, weight, bias)
     if all(isinstance(linear, QuantizedLinear) for linear in linears):
@@ -165,16 +174,15 @@ def read_last(reader: Reader, cache: KVCache, tokens: list[int], places: list[in
     token, place = torch.tensor([tokens, places], device=device)
     together = min(places) + 1 == end  # then one slice is written, and no slot need be hidden
     mask = None if together else (torch.arange(end, device=device) <= place[:, None])[:, None, None]
-    rows = torch.arange(len(places), device=device)
+    slot = place.view(1, -1, 1, 1, 1)
 
     def attend(memory: Tensor, qkv: Tensor) -> Tensor:
-        keys, values = memory
-        q, k, v = qkv.view(len(places), 3, reader.config.n_head, 1, -1).unbind(1)
+        heads = qkv.view(len(places), 3, reader.config.n_head, 1, -1).transpose(0, 1)
         if together:
-            keys[:, :, end - 1 :], values[:, :, end - 1 :] = k, v
+            memory[..., end - 1 :, :] = heads[1:]
         else:
-            keys[rows, :, place], values[rows, :, place] = k.squeeze(2), v.squeeze(2)
-        return F.scaled_dot_product_attention(q, keys, values, mask).flatten(1)
+            memory.scatter_(-2, slot.expand_as(heads[1:]), heads[1:])
+        return F.scaled_dot_product_attention(heads[0], memory[0], memory[1], mask).flatten(1)
 
     x = reader.token(token) + reader.position[place]
     for layer, memory in zip(reader.layers, cache.memory[..., :end, :], strict=True):

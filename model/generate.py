@@ -59,6 +59,9 @@ def top_k(logits: Float[Tensor, "... V"], k: int) -> Float[Tensor, "... V"]:
 
 def largest(values: Float[Tensor, "... V"], least: Tensor, count: int | Tensor) -> Bool[Tensor, "... V"]:
     """Where the `count` largest values are, of which `least` is the last; of equals the first are taken."""
+    enough = values >= least
+    if (enough.sum(dim=-1, keepdim=True) == count).all():
+        return enough
     above, equal = values > least, values == least
     return above | (equal & (equal.cumsum(dim=-1) <= count - above.sum(dim=-1, keepdim=True)))
 
@@ -73,12 +76,13 @@ def top_p(logits: Float[Tensor, "... V"], p: float, temperature: float = 1.0) ->
     if p == 1:
         return logits
     probabilities = Unembedding.probabilities(logits, temperature)
-    likeliest = probabilities.topk(min(NUCLEUS, logits.size(-1))).values
-    if (likeliest.sum(dim=-1, dtype=torch.float64) < p).any():
-        likeliest = probabilities.sort(dim=-1, descending=True).values
+    some, order = logits.topk(min(NUCLEUS, logits.size(-1)))
+    if (probabilities.gather(-1, order).sum(dim=-1, dtype=torch.float64) < p).any():
+        some, order = logits.sort(dim=-1, descending=True)
+    likeliest = probabilities.gather(-1, order)
     before = likeliest.cumsum(dim=-1, dtype=torch.float64) - likeliest
     count = (before < p).sum(dim=-1, keepdim=True)
-    return torch.where(largest(probabilities, likeliest.gather(-1, count - 1), count), logits, -torch.inf)
+    return torch.where(largest(logits, some.gather(-1, count - 1), count), logits, -torch.inf)
 
 
 def min_p(logits: Float[Tensor, "... V"], share: float, temperature: float = 1.0) -> Float[Tensor, "... V"]:

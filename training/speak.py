@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from configs.errors import UserError, one_line
 from data.seeds import seed_for
@@ -71,7 +71,9 @@ def speaker(restored: Restored, request: Request) -> Speaker:
         model.bfloat16()
     sampling = Sampling(**{name: getattr(request, name) for name in Sampling._fields})
     prompts = [read(prompt, tokenizer, model.config.context_length) for prompt in request.prompts]
-    return Speaker(Reader(model), tokenizer, request, sampling, prompts)
+    reader = Reader(model)
+    model.blocks = nn.ModuleList()  # the reader has a copy, and memory for one alone may be all there is
+    return Speaker(reader, tokenizer, request, sampling, prompts)
 
 
 def write_texts(speaker: Speaker) -> None:
