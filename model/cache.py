@@ -121,12 +121,12 @@ def joined(linears: list[nn.Module]) -> Function:
 class KVCache:
     """Room for the keys and values of B growing texts, allocated once: a row for each, with S slots.
 
-    `memory` is (n_layer, 2, B, H, S, D); `held` names the span of its text, (first, end), that a row holds.
+    `memory` is (2, n_layer, B, H, S, D), keys and values; `held` names the span of its text that a row holds.
     """
 
     def __init__(self, reader: Reader, rows: int, slots: int) -> None:
         config = reader.config
-        shape = (config.n_layer, 2, rows, config.n_head, slots, config.n_embd // config.n_head)
+        shape = (2, config.n_layer, rows, config.n_head, slots, config.n_embd // config.n_head)
         self.memory = reader.position.new_zeros(shape)
         self.held = [(0, 0)] * rows
 
@@ -158,14 +158,14 @@ def read_past(reader: Reader, cache: KVCache, rows: list[int], texts: list[list[
     tokens = pad_sequence([torch.tensor(text, device=cache.memory.device) for text in texts], batch_first=True)
     T = tokens.size(1)
 
-    def attend(memory: Tensor, qkv: Tensor) -> Tensor:
+    def attend(keys: Tensor, values: Tensor, qkv: Tensor) -> Tensor:
         q, k, v = qkv.unflatten(-1, (3, reader.config.n_head, -1)).permute(2, 0, 3, 1, 4)
-        memory[0, rows, :, :T], memory[1, rows, :, :T] = k, v
+        keys[rows, :, :T], values[rows, :, :T] = k, v
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(-2)
 
     x = reader.token(tokens) + reader.position[:T]
-    for layer, memory in zip(reader.layers, cache.memory, strict=True):
-        x = layer.update(layer, x, partial(attend, memory))
+    for layer, keys, values in zip(reader.layers, *cache.memory, strict=True):
+        x = layer.update(layer, x, partial(attend, keys, values))
 
 
 def read_last(reader: Reader, cache: KVCache, tokens: list[int], places: list[int]) -> Float[Tensor, "B V"]:
@@ -174,17 +174,16 @@ def read_last(reader: Reader, cache: KVCache, tokens: list[int], places: list[in
     token, place = torch.tensor([tokens, places], device=device)
     together = min(places) + 1 == end  # then one slice is written, and no slot need be hidden
     mask = None if together else (torch.arange(end, device=device) <= place[:, None])[:, None, None]
-    slot = place.view(1, -1, 1, 1, 1)
+    slot = place.view(-1, 1, 1, 1).expand(-1, reader.config.n_head, 1, cache.memory.size(-1))
 
-    def attend(memory: Tensor, qkv: Tensor) -> Tensor:
-        heads = qkv.view(len(places), 3, reader.config.n_head, 1, -1).transpose(0, 1)
-        if together:
-            memory[..., end - 1 :, :] = heads[1:]
-        else:
-            memory.scatter_(-2, slot.expand_as(heads[1:]), heads[1:])
-        return F.scaled_dot_product_attention(heads[0], memory[0], memory[1], mask).flatten(1)
+    def attend(keys: Tensor, values: Tensor, qkv: Tensor) -> Tensor:
+        q, k, v = qkv.view(len(places), 3, reader.config.n_head, 1, -1).unbind(1)
+        for kept, new in ((keys, k), (values, v)):
+            kept[:, :, -1:].copy_(new) if together else kept.scatter_(-2, slot, new)
+        return F.scaled_dot_product_attention(q, keys, values, mask).flatten(1)
 
     x = reader.token(token) + reader.position[place]
-    for layer, memory in zip(reader.layers, cache.memory[..., :end, :], strict=True):
-        x = layer.update(layer, x, partial(attend, memory))
+    keys, values = (kept[..., :end, :].unbind() for kept in cache.memory)
+    for layer, k, v in zip(reader.layers, keys, values, strict=True):
+        x = layer.update(layer, x, partial(attend, k, v))
     return reader.unembedding(reader.norm(x))
