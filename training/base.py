@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from data.fetch import sha256
 from training import checkpoint
-from training.checkpoint import Checkpoint, Damaged, Manifest
+from training.checkpoint import Checkpoint, Manifest
+from training.tensorfile import Damaged, read_tensors, small
 
 WEIGHTS = "model.safetensors"
 
@@ -32,7 +33,7 @@ def keep_base(checkpoints: Path, model: nn.Module) -> str:
     if not checkpoint.step_folders(checkpoints):
         checkpoint.write(folder, {WEIGHTS: base_tensors(model)}, {})
     try:
-        return Manifest.model_validate_json(checkpoint.small(folder / "manifest.json")).sha256[WEIGHTS]
+        return Manifest.model_validate_json(small(folder / "manifest.json")).sha256[WEIGHTS]
     except (OSError, ValidationError, KeyError, RecursionError) as error:
         raise Damaged(folder, f"its manifest.json can't be read ({type(error).__name__})") from error
 
@@ -47,5 +48,5 @@ def load_base(found: Checkpoint, model: nn.Module) -> None:
         raise Damaged(folder, f"{WEIGHTS} is missing, beside which the adapters in {found.folder.name} learned")
     if sha256(folder / WEIGHTS) != found.base:  # which is None where a manifest has lost it
         raise Damaged(folder, f"{WEIGHTS} is not the one beside which the adapters in {found.folder.name} learned")
-    for name, tensor in checkpoint.read_tensors(folder / WEIGHTS, wanted).items():
+    for name, tensor in read_tensors(folder / WEIGHTS, wanted).items():
         wanted[name].copy_(tensor)
