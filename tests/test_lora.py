@@ -228,10 +228,11 @@ def test_the_loss_of_the_merged_network_is_the_one_that_was_logged():
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 @torch.inference_mode()
-def test_peft_speaks_as_the_run_does(shell, workplace):
+def test_peft_speaks_as_the_run_does(shell, workplace, monkeypatch):
     from peft import AutoPeftModelForCausalLM, PeftModel
     from transformers import AutoModelForCausalLM
 
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code, _, err = shell("export.py", "lora", "out", "--format", "peft")
     assert code == 0 and "the adapters of runs/lora, step " in err and err.count("\n") == 1
     tokens, restored = TOKENS % 20, restore("lora")
