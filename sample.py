@@ -8,9 +8,7 @@ if __name__ == "__main__":  # understood before torch is loaded, so that a mista
 
     REQUEST = result_or_exit(lambda: understand(sys.argv[1:]))
 
-import codecs
 import sys
-from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -18,44 +16,12 @@ from torch import Tensor
 
 from configs.errors import answer
 from configs.schema import DataConfig
-from data.seeds import seed_for
-from data.tokenizer import Tokenizer, first_token
-from model import GPT
-from model.generate import generate, window_start
+from training import speak
 from training.device import choose_device
 from training.loss import READINGS
 from training.request import Request
 from training.restore import Restored, restore
-
-
-def write_texts(restored: Restored, request: Request) -> None:
-    """Print the texts as they grow, each drawn from a seed of its own."""
-    tokenizer, model = restored.tokenizer, restored.model
-    assert tokenizer is not None and isinstance(model, GPT)
-    prompt = tokenizer.encode(request.prompt).tolist() or [first_token(tokenizer)]
-    introduce(restored, f", seed {request.seed}")
-    unseen = window_start(len(prompt), model.config.context_length)
-    if unseen:
-        note(f"the prompt's first {unseen} of {len(prompt)} tokens are beyond the network's context and not read")
-    for number in range(request.samples):
-        if request.samples > 1:
-            note(f"--- sample {number + 1} of {request.samples}")
-        generator = torch.Generator().manual_seed(seed_for(request.seed, number))
-        tokens = generate(model, prompt, request.max_tokens, request.temperature, request.top_k, generator)
-        print(request.prompt, end="", flush=True)
-        for piece in pieces(tokens, tokenizer):
-            print(piece, end="", flush=True)
-        print()
-
-
-def pieces(tokens: Iterator[int], tokenizer: Tokenizer) -> Iterator[str]:
-    """Text as soon as its characters are whole; ends at end-of-text."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token in tokens:
-        if token == tokenizer.end_of_text:
-            break
-        yield decoder.decode(tokenizer.token_bytes(token))
-    yield decoder.decode(b"", final=True)
+from training.speak import note
 
 
 def read_images(restored: Restored, request: Request) -> None:
@@ -106,11 +72,6 @@ def introduce(restored: Restored, more: str = "") -> None:
     note(f"{restored.folder}, step {restored.checkpoint.state.step:,}{more}")
 
 
-def note(message: str) -> None:
-    """A line on stderr: stdout is for text alone."""
-    print(message, file=sys.stderr)
-
-
 def main(request: Request) -> None:
     """Restore the run and let it speak."""
     restored = restore(str(request.run), request.checkpoint)
@@ -120,7 +81,10 @@ def main(request: Request) -> None:
     elif request.test_digits:
         show_test_digits(restored, request)
     else:
-        write_texts(restored, request)
+        sys.stdout.reconfigure(errors="replace")  # what its encoding lacks is no reason to stop
+        speaker = speak.speaker(restored, request)
+        introduce(restored, f", seed {request.seed}")
+        (speak.converse if request.interactive else speak.write_texts)(speaker)
 
 
 if __name__ == "__main__":

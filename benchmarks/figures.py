@@ -27,7 +27,7 @@ from configs.schema import Config
 from data.seeds import seed_for
 from data.text import Text
 from data.tokenizer import decode, first_token
-from model.generate import generate
+from model.generate import Sampling, generate
 from training.evaluate import evaluate
 from training.learner import Learner, build_learner
 from training.loss import cross_entropy
@@ -159,8 +159,8 @@ def snippets(run: str, count: int, length: int = 400) -> list[str]:
     texts = []
     for number in range(count):
         generator = torch.Generator().manual_seed(seed_for(0, number))
-        tokens = generate(restored.model, [first_token(tokenizer)], length, 0.8, 50, generator)
-        text = decode(tokenizer, list(tokens))
+        tokens = generate(restored.model, [first_token(tokenizer)], length, Sampling(0.8, 50), generator)
+        text = decode(tokenizer, tokens)
         texts.append(text[: text.rfind("\n") + 1])
     return texts
 

@@ -8,7 +8,7 @@ import torch
 
 from model import GPT, GPTConfig
 from model.attention import attention_pattern
-from model.generate import generate
+from model.generate import Sampling, generate
 from model.gpt2 import to_gpt2
 from tests.huggingface import SIZES, empty_gpt2, pair, texts
 from training.checkpoint import model_tensors
@@ -53,7 +53,7 @@ def test_the_likeliest_text_is_hugging_face_s():
     model, theirs = pair(**SIZES[1])
     prompt = texts(model, 1, 4)
     expected = theirs.generate(prompt, max_new_tokens=20, do_sample=False, pad_token_id=0)[0, 4:]
-    assert list(generate(model, prompt[0].tolist(), 20, temperature=0)) == expected.tolist()
+    assert generate(model, prompt[0].tolist(), 20, Sampling(temperature=0)) == expected.tolist()
 
 
 def test_the_loss_and_its_gradient_are_hugging_face_s():

@@ -9,10 +9,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model import GPT, GPTConfig
-from model.generate import generate, top_k, window_start
+from model.cache import KVCache, Reader, next_logits
+from model.generate import (
+    Sampling,
+    distribution,
+    draw,
+    generate,
+    grow,
+    min_p,
+    repetition_penalty,
+    stream,
+    top_k,
+    top_p,
+    window_start,
+)
 from model.gpt import Unembedding
 
-thorough = settings(deadline=None, max_examples=150)
+thorough = settings(deadline=None, max_examples=100)
 scores = st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=12)
 wholes = st.lists(st.integers(-10, 10), min_size=1, max_size=12)  # many of them equal
 temperatures = st.floats(0, allow_infinity=False)
@@ -61,16 +74,110 @@ def test_adding_the_same_to_every_score_changes_nothing(values, shift, draw):
     torch.testing.assert_close(before, after, rtol=0, atol=1e-12)
 
 
-def test_top_k_works_row_by_row():
+SETTINGS = st.builds(
+    Sampling,
+    temperature=st.floats(0.05, 20),
+    top_k=st.none() | st.integers(1, 12),
+    top_p=st.floats(0.01, 1),
+    min_p=st.floats(0, 1),
+    repetition_penalty=st.just(1.0),
+)
+
+
+def fitting(sampling: Sampling, values: list) -> Sampling:
+    """The same with a k that is no larger than the vocabulary."""
+    return sampling._replace(top_k=sampling.top_k and min(sampling.top_k, len(values)))
+
+
+@thorough
+@given(wholes | scores, st.floats(0.01, 1), st.floats(0.05, 20))
+def test_top_p_keeps_the_fewest_likeliest_that_reach_p(values, p, temperature):
+    chances = Unembedding.probabilities(torch.tensor(values).double(), temperature)
+    kept = top_p(torch.tensor(values).double(), p, temperature).isfinite()
+    mass = math.fsum(chances[kept].tolist())
+    assert mass >= p - 1e-12
+    order = sorted(range(len(values)), key=lambda i: (-values[i], i))
+    assert sorted(order[: int(kept.sum())]) == kept.nonzero().flatten().tolist(), "of equals the first"
+    assert p == 1 or mass - float(chances[kept].min()) < p + 1e-12, "one fewer would not do"
+
+
+@pytest.mark.parametrize("size", [1000, 1025, 5000])
+def test_top_p_is_the_same_however_many_tokens_it_takes(size):
+    logits = torch.randn(3, size, generator=seeded()).double() * torch.tensor([[0.01], [1.0], [8.0]])
+    for p in (0.5, 0.99):
+        ordered, order = logits.softmax(-1).sort(descending=True)
+        fewest = (ordered.cumsum(-1) < p).sum(-1) + 1
+        for row, count in enumerate(fewest):
+            kept = top_p(logits, p)[row].isfinite().nonzero().flatten()
+            assert kept.tolist() == order[row, :count].sort().values.tolist()
+
+
+@thorough
+@given(wholes | scores, st.floats(0, 1), st.floats(0.05, 20))
+def test_min_p_keeps_what_is_at_least_that_share_as_likely_as_the_likeliest(values, share, temperature):
+    logits = torch.tensor(values).double()
+    chances = Unembedding.probabilities(logits, temperature)
+    assert min_p(logits, share, temperature).isfinite().equal(chances >= share * chances.max())
+
+
+@thorough
+@given(scores, st.floats(0.01, 10), st.data())
+def test_the_repetition_penalty_moves_seen_scores_away_from_or_towards_minus_infinity(values, penalty, draw):
+    seen = torch.tensor(draw.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
+    after = repetition_penalty(torch.tensor(values), seen, penalty).tolist()
+    for value, now, was_seen in zip(values, after, seen.tolist(), strict=True):
+        moved = value / penalty if value > 0 else value * penalty
+        assert now == pytest.approx(moved if was_seen else value, rel=1e-6)
+
+
+@thorough
+@given(wholes | scores, SETTINGS)
+def test_all_filters_together_leave_a_distribution_in_the_same_order(values, sampling):
+    sampling = fitting(sampling, values)
+    p = distribution(torch.tensor(values).float(), sampling).tolist()
+    assert min(p) >= 0 and math.fsum(p) == pytest.approx(1, abs=1e-5)
+    assert sum(q > 0 for q in p) <= (sampling.top_k or len(values))
+    order = sorted(range(len(values)), key=lambda i: (-values[i], i))
+    assert all(p[a] >= p[b] for a, b in pairwise(order))
+
+
+@thorough
+@given(wholes, SETTINGS, st.integers(-1000, 1000))
+def test_no_filter_but_the_penalty_knows_where_zero_is(values, sampling, shift):
+    logits = torch.tensor(values, dtype=torch.float32)  # whole numbers, so that shifting them is exact
+    sampling = fitting(sampling, values)
+    assert distribution(logits + shift, sampling).equal(distribution(logits, sampling))
+
+
+@thorough
+@given(wholes | scores, SETTINGS)
+def test_each_filter_acts_on_what_the_one_before_has_left(values, sampling):
+    s = fitting(sampling, values)
+    logits = torch.tensor(values, dtype=torch.float32)
+    for step in (
+        lambda x: x if s.top_k is None else top_k(x, s.top_k),
+        lambda x: top_p(x, s.top_p, s.temperature),
+        lambda x: min_p(x, s.min_p, s.temperature),
+    ):
+        logits = step(logits)
+    assert distribution(torch.tensor(values).float(), s).equal(Unembedding.probabilities(logits, s.temperature))
+
+
+FILTERS = {
+    "top_k": lambda logits: top_k(logits, 3),
+    "top_p": lambda logits: top_p(logits, 0.6),
+    "min_p": lambda logits: min_p(logits, 0.3),
+    "repetition_penalty": lambda logits: repetition_penalty(logits, logits > 0.3, 1.4),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_a_filter_works_row_by_row_and_leaves_its_argument_alone(name):
     logits = torch.randn(2, 3, 7, generator=seeded())
-    rows = [top_k(row, 3) for row in logits.view(6, 7)]
-    assert top_k(logits, 3).view(6, 7).equal(torch.stack(rows))
-
-
-def test_top_k_leaves_its_argument_alone():
-    logits = torch.tensor([1.0, 2.0, 3.0])
-    top_k(logits, 1)
-    assert logits.tolist() == [1, 2, 3]
+    before = logits.clone()
+    rows = [FILTERS[name](row) for row in logits.view(6, 7)]
+    assert FILTERS[name](logits).view(6, 7).equal(torch.stack(rows))
+    assert logits.equal(before)
 
 
 @pytest.mark.parametrize("k", [-1, 0, 4])
@@ -133,33 +240,98 @@ def test_the_first_token_in_view_by_length(context, starts):
     assert [window_start(length, context) for length in range(10)] == starts
 
 
-@pytest.mark.parametrize("context", [2, 4, 5, 16])
-@pytest.mark.parametrize(("temperature", "k"), [(0.0, None), (1.0, None), (0.7, 3), (2.0, 1)])
-def test_text_grows_as_in_a_plain_loop_over_the_window(context, temperature, k):
-    model, text, draw = reader(context), [3, 1, 4], seeded(5)
-    for _ in range(12):
+def plain_text(model: GPT, prompt: list[int], count: int, temperature: float, k: int | None, seed: int) -> list[int]:
+    """What the network writes, by the definition: a loop over the window, without cache, and luck read off a ruler."""
+    text, luck, context = list(prompt), seeded(seed), model.config.context_length
+    for _ in range(count):
         start = 0
         while len(text) - start > context:
             start += context // 2
         with torch.no_grad():
             logits = model(torch.tensor([text[start:]]))[0, -1]
-        if temperature == 0:
-            text.append(int(logits.argmax()))
-            continue
         if k:
             logits[logits < logits.topk(k).values[-1]] = -math.inf
-        text.append(int(torch.multinomial((logits / temperature).softmax(dim=0), 1, generator=draw)))
-    assert list(generate(model, [3, 1, 4], 12, temperature, k, seeded(5))) == text[3:]
+        chances = (logits / temperature).softmax(dim=0).tolist() if temperature else []
+        mark = torch.rand(1, generator=luck, dtype=torch.float64).item()
+        ends = [math.fsum(chances[: i + 1]) for i in range(len(chances))]
+        text.append(next(i for i, end in enumerate(ends) if end > mark) if temperature else int(logits.argmax()))
+    return text[len(prompt) :]
+
+
+@pytest.mark.parametrize("context", [2, 4, 5, 16])
+@pytest.mark.parametrize(("temperature", "k"), [(0.0, None), (1.0, None), (0.7, 3), (2.0, 1)])
+def test_text_grows_as_in_a_plain_loop_over_the_window(context, temperature, k):
+    model = reader(context)
+    written = generate(model, [3, 1, 4], 12, Sampling(temperature, k), seeded(5))
+    assert written == plain_text(model, [3, 1, 4], 12, temperature, k, 5)
+
+
+KINDS = {
+    "as GPT-2": {},
+    "sinusoidal": {"position": "sinusoidal"},
+    "post-norm": {"norm": "post"},
+    "tied": {"tied": True},
+    "without bias": {"bias": False},
+    "relu, one head": {"activation": "relu", "n_head": 1},
+    "post-norm, sinusoidal, tied, no bias": {"norm": "post", "position": "sinusoidal", "tied": True, "bias": False},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lengths", [[1], [8], [19], [1, 8, 3, 19, 7]], ids=str)
+def test_with_a_cache_scores_and_tokens_are_those_of_reading_everything_anew(kind, lengths):
+    model = reader(8, **{"n_layer": 2, "n_embd": 16, **KINDS[kind]})
+    texts = [torch.randint(11, (length,), generator=seeded(length)).tolist() for length in lengths]
+    for drawn in grow(model, texts, 20, Sampling(temperature=0)):
+        for text, token, logits in drawn:
+            view = texts[text][window_start(len(texts[text]), 8) :]
+            torch.testing.assert_close(logits, model.next_logits(torch.tensor([view]))[0], rtol=1e-4, atol=1e-4)
+            assert token == logits.argmax()
+            texts[text].append(token)
+    assert [len(text) for text in texts] == [length + 20 for length in lengths]
+
+
+def test_what_the_cache_does_not_hold_is_read():
+    model, cache = reader(8), KVCache(Reader(reader(8)), 1, 8)
+    for text in ([1, 2, 3], [1, 2, 3, 4], [1, 2], [5], [5, 6, 7, 8, 9], [5, 6, 7, 8, 9, 1]):
+        found = next_logits(Reader(model), [text], [0], cache)
+        torch.testing.assert_close(found, model.next_logits(torch.tensor([text])), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, 4, 0.9, 0.02, 1.3)], ids=["plain", "filtered"])
+def test_a_text_does_not_depend_on_its_neighbours(sampling):
+    model, prompts = reader(8), [[1], [2, 3, 4, 5, 6], [7, 8, 9], [1] * 30]
+    together: list[list[int]] = [[] for _ in prompts]
+    for drawn in grow(model, prompts, 25, sampling, [seeded(n) for n in range(4)]):
+        for text, token, _ in drawn:
+            together[text].append(token)
+    assert together == [generate(model, prompt, 25, sampling, seeded(n)) for n, prompt in enumerate(prompts)]
+
+
+def test_a_text_that_has_ended_leaves_the_others_to_themselves():
+    model, prompts = reader(8), [[1], [2, 3], [4, 5, 6]]
+    lengths, luck = [4, 17, 1], [seeded(n) for n in range(3)]
+    grown: list[list[int]] = [[], [], []]
+    for drawn in grow(model, prompts, 40, Sampling(), luck, lambda text, _: len(grown[text]) == lengths[text]):
+        for text, token, _ in drawn:
+            grown[text].append(token)
+    for text, prompt in enumerate(prompts):
+        assert grown[text] == generate(model, prompt, lengths[text], Sampling(), seeded(text))
+
+
+def test_a_seen_token_can_be_forbidden_by_its_penalty():
+    model = stubborn([5.0, 4.9, 4.8, 4.7])
+    assert generate(model, [0], 3, Sampling(temperature=0, repetition_penalty=1e6)) == [1, 2, 3]
 
 
 def test_greedy_text_needs_no_luck():
-    texts = [list(generate(reader(), [1, 2], 12, 0.0, None, seeded(seed))) for seed in range(3)]
-    greedy = list(generate(reader(), [1, 2], 12, 1.0, 1, seeded(9)))
+    texts = [generate(reader(), [1, 2], 12, Sampling(0), seeded(seed)) for seed in range(3)]
+    greedy = generate(reader(), [1, 2], 12, Sampling(1.0, top_k=1), seeded(9))
     assert texts[0] == texts[1] == texts[2] == greedy
 
 
 def test_a_seed_reproduces_the_text_and_another_gives_another():
-    texts = [list(generate(reader(), [1], 30, 1.5, None, seeded(seed))) for seed in (1, 1, 2)]
+    texts = [generate(reader(), [1], 30, Sampling(1.5), seeded(seed)) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
 
 
@@ -167,31 +339,45 @@ def test_with_a_generator_of_its_own_the_text_leaves_torchs_random_state_alone()
     before = torch.get_rng_state()
     model = reader(dropout=0.5)
     torch.set_rng_state(before)
-    list(generate(model, [1], 5, generator=seeded()))
+    generate(model, [1], 5, generator=seeded())
     assert torch.get_rng_state().equal(before)
 
 
 def test_dropout_is_off_while_text_is_written():
     model = reader(dropout=0.5).train()
-    assert list(generate(model, [1], 20, 0.0)) == list(generate(reader(), [1], 20, 0.0))
+    assert generate(model, [1], 20, Sampling(0)) == generate(reader(), [1], 20, Sampling(0))
+
+
+def test_the_weights_that_are_read_are_those_of_the_moment():
+    model = reader()
+    before = generate(model, [1], 20, Sampling(0))
+    with torch.no_grad():
+        model.blocks[0].attention.value.weight.normal_(generator=seeded(3))
+    assert generate(model, [1], 20, Sampling(0)) != before
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_as_many_tokens_come_as_were_asked_for(count):
     prompt = [1, 2, 3]
-    assert len(list(generate(reader(), prompt, count))) == count
+    assert len(generate(reader(), prompt, count)) == count
     assert prompt == [1, 2, 3]
 
 
 def test_tokens_come_one_by_one():
-    assert len(list(islice(generate(reader(), [1], 10**12), 3))) == 3
+    assert len(list(islice(stream(reader(), [1], 10**12), 3))) == 3
+
+
+def test_the_end_ends_the_text_and_is_no_part_of_it():
+    model = stubborn([2.0, 1.0, 0.0, -1.0])
+    whole = generate(model, [0], 50, generator=seeded())
+    assert generate(model, [0], 50, generator=seeded(), end=2) == whole[: whole.index(2)]
 
 
 def test_a_prompt_longer_than_the_context_is_read_from_its_end():
     model, prompt = reader(context_length=4), [5, 5, 5, 5, 6, 7, 8]
     with torch.no_grad():
         seen = model(torch.tensor([prompt[4:]]))[0, -1]  # seven tokens: the window jumps to 2, then to 4
-    assert next(generate(model, prompt, 1, 0.0)) == int(seen.argmax())
+    assert generate(model, prompt, 1, Sampling(0)) == [int(seen.argmax())]
 
 
 @pytest.mark.parametrize(("temperature", "k"), [(3.0, None), (1.0, 2)])
@@ -199,21 +385,35 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(temperature, k):
     logits = [2.0, 1.0, 0.0, -1.0]
     powers = [math.exp(v / temperature) * (k is None or i < k) for i, v in enumerate(logits)]
     p = torch.tensor([q / sum(powers) for q in powers])
-    drawn = torch.tensor(list(generate(stubborn(logits), [0], 200, temperature, k, seeded())))
+    drawn = torch.tensor(generate(stubborn(logits), [0], 200, Sampling(temperature, k), seeded()))
     share = drawn.bincount(minlength=4) / 200
     assert ((share - p).abs() <= 4 * (p * (1 - p) / 200).sqrt()).all()  # four standard deviations
+
+
+@thorough
+@given(st.lists(st.sampled_from([0.0, 1e-30, 0.1, 1.0]), min_size=1, max_size=9).filter(any), st.integers(0, 2**32))
+def test_what_has_no_probability_is_never_drawn(weights, seed):
+    p = torch.tensor(weights) / sum(weights)
+    assert p[draw(p, seeded(seed))] > 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"tokens": []}, "at least one token"),
-        ({"temperature": -1.0}, "temperature"),
-        ({"temperature": math.nan}, "temperature"),
-        ({"k": 0}, "top_k"),
-        ({"k": 12}, "top_k"),
+        ({"sampling": Sampling(temperature=-1.0)}, "temperature"),
+        ({"sampling": Sampling(temperature=math.nan)}, "temperature"),
+        ({"sampling": Sampling(top_k=0)}, "top_k"),
+        ({"sampling": Sampling(top_k=12)}, "top_k"),
+        ({"sampling": Sampling(top_p=0.0)}, "top_p"),
+        ({"sampling": Sampling(top_p=1.1)}, "top_p"),
+        ({"sampling": Sampling(top_p=math.nan)}, "top_p"),
+        ({"sampling": Sampling(min_p=-0.1)}, "min_p"),
+        ({"sampling": Sampling(min_p=1.1)}, "min_p"),
+        ({"sampling": Sampling(repetition_penalty=0.0)}, "repetition_penalty"),
+        ({"sampling": Sampling(repetition_penalty=math.inf)}, "repetition_penalty"),
     ],
 )
 def test_what_can_not_be_drawn_from_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        next(generate(reader(), **({"tokens": [1], "max_tokens": 1} | arguments)))
+        generate(reader(), **({"tokens": [1], "max_tokens": 1} | arguments))

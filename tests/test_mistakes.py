@@ -160,6 +160,22 @@ SAMPLING = {
     "unknown checkpoint": (["--checkpoint", "bset"], ["bset", "did you mean best?"]),
     "too many words": (["another"], ["another"]),
     "half a sample": (["--samples", "0.5"], ["--samples"]),
+    "top-p of nothing": (["--top-p", "0"], ["--top-p", "above 0", "'0'"]),
+    "top-p of more than all": (["--top-p", "1.01"], ["--top-p", "to 1", "1.01"]),
+    "negative min-p": (["--min-p", "-0.1"], ["--min-p", "-0.1"]),
+    "min-p that is no number": (["--min-p", "nan"], ["--min-p", "nan"]),
+    "no penalty to multiply with": (["--repetition-penalty", "0"], ["--repetition-penalty", "above 0"]),
+    "a stop that is everywhere": (["--stop", ""], ["--stop", "empty"]),
+    "more log-probabilities than tokens": (["--logprobs", "500"], ["--logprobs 500", "vocabulary"]),
+    "unknown precision": (["--dtype", "float8"], ["--dtype", "float8", "bfloat16"]),
+    "unknown quantisation": (["--quantize", "int3"], ["--quantize", "int3", "int8"]),
+    "two precisions": (["--dtype", "bfloat16", "--quantize", "int8"], ["--quantize", "--dtype"]),
+    "two sources of prompts": (["--prompt", "a", "--prompt-file", "b"], ["--prompt-file", "--prompt"]),
+    "no prompt in a file": (["--prompt-lines", "/dev/null"], ["--prompt-lines", "no prompt"]),
+    "missing file of prompts": (["--prompt-lines", "nowhere"], ["--prompt-lines", "nowhere"]),
+    "several conversations": (["--interactive", "--samples", "2"], ["--samples", "--interactive"]),
+    "a conversation in JSON": (["--interactive", "--logprobs", "2"], ["--logprobs", "--interactive"]),
+    "two readers of standard input": (["--interactive", "--prompt-file", "-"], ["--prompt-file", "--interactive"]),
 }
 
 

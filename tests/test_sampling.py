@@ -1,14 +1,27 @@
 """sample.py says what a network says: the same seed the same, the text alone on stdout."""
 
 import io
+import json
+import os
+import signal
+import subprocess
 import sys
+import time
+from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from configs.schema import DataConfig
 from data.digits import open_digits
 from data.picture import read_image
+from data.tokenizer import ByteTokenizer, decode
+from model.generate import Sampling, generate
+from model.stream import TextStream
+from tests.conftest import ROOT
+from training.report import visible
 from training.restore import restore
 
 
@@ -95,3 +108,232 @@ def test_a_digit_network_says_what_it_sees(shell, workplace):
     with torch.inference_mode():
         best = restored.model(read_image(workplace / "digit.png")).argmax()
     assert code == 0 and f"digit.png: {best} (" in out
+
+
+def told(content: bytes, cuts: list[int], stops: list[str]) -> list[str]:
+    """What a stream gives out, piece by piece, if these bytes come in tokens that end at the cuts."""
+    edges = sorted({0, len(content), *(cut % (len(content) + 1) for cut in cuts)})
+    tokens = [content[a:b] for a, b in pairwise(edges)]
+    stream = TextStream(tokens.__getitem__, None, stops)
+    said = []
+    for token in range(len(tokens)):
+        said.append(stream.add(token))
+        if stream.ended:
+            break
+    return [*said, stream.close()]
+
+
+def cut_at_first_stop(text: str, stops: list[str]) -> str:
+    """By the definition: read letter by letter, end before the stop that is complete first, the longest of several."""
+    for length in range(len(text) + 1):
+        complete = [stop for stop in stops if text[:length].endswith(stop)]
+        if complete:
+            return text[: length - len(max(complete, key=len))]
+    return text
+
+
+STOPS = st.lists(st.text("abé", min_size=1, max_size=4), max_size=3)
+CUTS = st.lists(st.integers(0, 100), max_size=30)
+
+
+@settings(deadline=None, max_examples=400)
+@given(st.text("abé\N{GRINNING FACE}", max_size=25), CUTS, STOPS)
+def test_a_stop_is_found_however_the_text_is_cut_into_tokens(text, cuts, stops):
+    assert "".join(told(text.encode(), cuts, stops)) == cut_at_first_stop(text, stops)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.binary(max_size=30) | st.text(max_size=10).map(str.encode), CUTS)
+def test_no_piece_ends_within_a_character(content, cuts):
+    whole = content.decode(errors="replace")
+    said = told(content, cuts, [])
+    assert "".join(said) == whole
+    if "\N{REPLACEMENT CHARACTER}" not in whole:
+        assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in said)
+
+
+@settings(deadline=None)
+@given(st.text("ab", max_size=25), st.text("ab", min_size=1, max_size=4))
+def test_text_waits_only_while_it_may_begin_a_stop(text, stop):
+    stream, shown = TextStream(lambda token: bytes([token]), None, [stop]), ""
+    for number, byte in enumerate(text.encode()):
+        shown += stream.add(byte)
+        if stream.ended:
+            return
+        waiting = text[len(shown) : number + 1]
+        assert stop.startswith(waiting) and len(waiting) < len(stop)
+        assert not any(stop.startswith(text[start : number + 1]) for start in range(len(shown)))
+
+
+def test_end_of_text_gives_out_what_was_waiting():
+    stream = TextStream(ByteTokenizer().token_bytes, 256, ["abc"])
+    assert [stream.add(token) for token in (*b"xab", 256)] == ["x", "", "", "ab"] and stream.ended
+
+
+def test_aab_holds_ab():
+    assert "".join(told(b"aab", [1, 2], ["ab"])) == "a"
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_nothing_visible_steers_a_terminal(text):
+    shown = visible(text)
+    assert len(shown) == len(text) and not set(shown) & {
+        *map(chr, range(9)),
+        "\x0b",
+        "\r",
+        "\x1b",
+        "\x7f",
+        "\x9b",
+        "\u202e",
+    }
+    assert visible("e\u0301\xa0\N{ZERO WIDTH JOINER}\N{FAMILY}\n\t") == "e\u0301\xa0\N{ZERO WIDTH JOINER}\N{FAMILY}\n\t"
+
+
+def test_a_stop_ends_the_text_before_it(shell, trained):
+    words = ["sample.py", trained, "--prompt", "The ", "--seed", "3", "--max-tokens", "60"]
+    whole = shell(*words)[1]
+    stop = whole[20:23]
+    cut = shell(*words, "--stop", stop, "--stop", "never there")[1]
+    assert cut == "The " + whole[4 : whole.index(stop, 4)] + "\n"
+
+
+def test_each_of_several_prompts_gets_the_text_that_it_gets_alone(shell, trained, workplace):
+    words = ["sample.py", trained, "--seed", "5", "--max-tokens", "40", "--samples", "2"]
+    prompts = ["T", "Pack my box with five dozen", "lazy dog " * 9]
+    alone = [shell(*words, "--prompt", prompt)[1] for prompt in prompts]
+    given = [word for prompt in prompts for word in ("--prompt", prompt)]
+    code, together, err = shell(*words, *given)
+    assert code == 0 and together == "".join(alone) and "--- prompt 3 of 3, sample 2 of 2" in err
+    (workplace / "prompts.txt").write_text("\n".join(["", *prompts, ""]))
+    assert shell(*words, "--prompt-lines", "prompts.txt")[1] == together
+
+
+def test_more_texts_than_go_side_by_side_are_still_those_of_the_seed(shell, trained):
+    words = ["sample.py", trained, "--seed", "5", "--max-tokens", "5", "--prompt", "a"]
+    many = shell(*words, "--samples", "18")[1]
+    assert many.startswith(shell(*words, "--samples", "3")[1]) and len(set(many.split("\na"))) > 10
+
+
+def test_log_probabilities_are_the_networks_own(shell, trained):
+    words = ["--prompt", "The ", "--max-tokens", "6", "--samples", "2", "--seed", "4", "--top-k", "2"]
+    lines = [json.loads(line) for line in shell("sample.py", trained, *words, "--logprobs", "3")[1].splitlines()]
+    restored = restore(trained)
+    for sample in (0, 1):
+        text = restored.tokenizer.encode("The ").tolist()
+        for line in (line for line in lines if line["sample"] == sample):
+            with torch.inference_mode():
+                scores = restored.model.next_logits(torch.tensor([text]))[0].log_softmax(0)
+            assert line["logprob"] == pytest.approx(scores[line["token"]].item(), abs=1e-4)
+            assert [other["token"] for other in line["top"]] == scores.topk(3).indices.tolist()
+            assert line["text"] == decode(restored.tokenizer, [line["token"]]) == bytes(line["bytes"]).decode()
+            text.append(line["token"])
+        plain = shell("sample.py", trained, *words)[1].split("\nThe ")[sample]
+        assert plain.removeprefix("The ").rstrip("\n") == decode(restored.tokenizer, text[4:]).rstrip("\n")
+
+
+def test_from_python_the_same_options_give_the_same_text(shell, trained):
+    from data.seeds import seed_for
+
+    options = [
+        "--temperature",
+        "0.9",
+        "--top-k",
+        "9",
+        "--top-p",
+        "0.8",
+        "--min-p",
+        "0.01",
+        "--repetition-penalty",
+        "1.2",
+    ]
+    said = shell("sample.py", trained, "--prompt", "The ", "--seed", "6", "--max-tokens", "30", *options)[1]
+    restored, luck = restore(trained), torch.Generator().manual_seed(seed_for(6, 0))
+    prompt, sampling = restored.tokenizer.encode("The ").tolist(), Sampling(0.9, 9, 0.8, 0.01, 1.2)
+    assert said == "The " + decode(restored.tokenizer, generate(restored.model, prompt, 30, sampling, luck)) + "\n"
+
+
+@pytest.mark.parametrize("precision", [["--dtype", "bfloat16"], ["--quantize", "int8"]], ids=str)
+def test_a_network_speaks_in_less_precision_too(shell, trained, precision):
+    code, out, _ = shell("sample.py", trained, "--max-tokens", "20", "--seed", "1", "--prompt", "The ", *precision)
+    assert code == 0 and out.startswith("The ") and len(out) > 20
+
+
+def typing(monkeypatch, text: str) -> None:
+    """What someone types, up to Ctrl-D."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+def test_a_conversation_goes_on_from_all_that_was_said(shell, trained, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    typing(monkeypatch, "The\nPack\n")
+    words = ["--temperature", "0", "--max-tokens", "3", "--interactive"]
+    code, out, _ = shell("sample.py", trained, *words)
+    signal.signal(signal.SIGINT, before)
+    restored = restore(trained)
+    text, said = [], ""
+    for line in ("The", "\nPack"):
+        text += restored.tokenizer.encode(line).tolist()
+        new = generate(restored.model, text, 3, Sampling(0))
+        text, said = text + new, said + decode(restored.tokenizer, new) + "\n"
+    assert (code, out) == (0, said)
+
+
+def test_a_conversation_beyond_the_context_forgets_its_oldest_turns(shell, trained, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    typing(monkeypatch, "The quick\nbrown\nfox é\nlazy\n")
+    code, out, err = shell("sample.py", trained, "--temperature", "0", "--max-tokens", "3", "--interactive")
+    signal.signal(signal.SIGINT, before)
+    assert (
+        code == 0 and "of 3 turns the last 2 are remembered" in err and "error: the network has never seen 'é'" in err
+    )
+    restored = restore(trained)
+    first = generate(restored.model, restored.tokenizer.encode("The quick").tolist(), 3, Sampling(0))
+    remembered = [*first, *restored.tokenizer.encode("\nbrown").tolist()]
+    assert out.split("\n", 1)[1].startswith(
+        decode(restored.tokenizer, generate(restored.model, remembered, 3, Sampling(0)))
+    )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+def test_ctrl_c_stops_the_text_and_not_the_conversation(trained, workplace):
+    command = [sys.executable, ROOT / "sample.py", trained, "--interactive", "--max-tokens", "100000000"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=workplace, text=True, **pipes) as process:
+        for _ in range(2):
+            process.stdin.write("The\n")
+            process.stdin.flush()
+            assert len(process.stdout.read(20)) == 20
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        process.stdin.close()
+        deadline = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < deadline:
+            process.stdout.read(1000)
+        assert process.wait(timeout=10) == 0
+
+
+STRANGE = {
+    "one letter": "a",
+    "spaces": " ",
+    "control characters": "\x1b[2J",
+    "surrogates": "\ud800",
+    "no newline": "ab ",
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_prompt_of_a_million_strange_characters_is_cropped_or_refused_in_a_line(shell, workplace, kind):
+    (workplace / "t.txt").write_text("ab \x1b[2J" * 300)
+    (workplace / "t.toml").write_text(
+        '[model]\nkind = "gpt"\nn_layer = 1\nn_head = 1\nn_embd = 8\ncontext_length = 8\n[data]\npath = "t.txt"\n'
+        "[train]\nsteps = 1\nthreads = 1\n"
+    )
+    assert shell("train.py", "t.toml", "--run", "t")[0] == 0
+    begin = time.perf_counter()
+    code, _, err = shell("sample.py", "t", "--prompt", STRANGE[kind] * 1_000_000, "--max-tokens", "1")
+    assert time.perf_counter() - begin < 10
+    if kind == "surrogates":
+        assert code == 2 and err.count("\n") == 1 and "never seen" in err
+    else:
+        assert code == 0 and "beyond the network's context" in err

@@ -13,7 +13,7 @@ from data.corpus import open_corpus
 from data.prepare import prepare
 from data.shards import Prepared
 from tests.conftest import ROOT
-from training.sizes import DROPOUT, HELD_OUT, LADDER, TOO_SHORT, choose_network, choose_rates, choose_split, chosen
+from training.sizes import DROPOUT, HELD_OUT, LADDER, PASSES, TOO_SHORT, choose_network, choose_rates, choose_split, chosen
 
 OPEN = {"model.kind": "gpt", "data.path": ["x"], "train.device": "cpu"}
 quick = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -107,7 +107,7 @@ def test_a_short_text_is_not_read_until_it_is_known_by_heart(tmp_path, play):
     config = choose(prepared(tmp_path, "The rose is red. " * 2_000), speed=1e12)
     assert config.train.minutes is None and isinstance(config.model, GPTConfig)
     passes = config.train.steps * config.train.batch_size * config.model.context_length / (34_000 * 0.9)
-    assert 10 < passes < 20
+    assert PASSES - 1 < passes < PASSES + 1
     assert choose(play, speed=1e8).train.minutes == 5, "where time is short, time decides"
 
 

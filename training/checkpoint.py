@@ -43,6 +43,8 @@ class State(Settings):
     """updates made"""
     log_bytes: Annotated[int, Field(ge=0)]
     """length of log.jsonl at that moment; --resume cuts it back to this"""
+    quantized: bool = False
+    """the weights are int8 (model/quantize.py): for sampling, not for training"""
 
 
 class Manifest(Settings):

@@ -8,7 +8,6 @@ import torch
 from data.seeds import seed_for
 from data.text import Text
 from data.tokenizer import decode, first_token
-from model.generate import generate
 from training import checkpoint
 from training.evaluate import evaluate, outputs
 from training.learner import Learner
@@ -86,11 +85,13 @@ def show_sample(learner: Learner, run: Run, step: int) -> None:
     length = learner.config.log.sample_tokens
     if not (isinstance(learner.data, Text) and length):
         return
+    from model.generate import Sampling, generate
+
     tokenizer = learner.data.tokenizer
     generator = torch.Generator().manual_seed(seed_for(learner.config.train.seed, "sample", step))
     training = learner.model.training
-    tokens = generate(learner.model, [first_token(tokenizer)], length, SAMPLE_TEMPERATURE, generator=generator)
-    text = decode(tokenizer, list(tokens))
+    tokens = generate(learner.model, [first_token(tokenizer)], length, Sampling(SAMPLE_TEMPERATURE), generator)
+    text = decode(tokenizer, tokens)
     learner.model.train(training)
     append(run.folder / "samples.txt", f"--- step {step}\n{text}\n")
     say(visible(text))

@@ -1,12 +1,14 @@
 """What a run tells the person who watches it: progress, advice in plain words, curves. All on stderr."""
 
 import sys
+import unicodedata
 from pathlib import Path
 
 from tqdm import tqdm
 
 from training.run import read_log
 
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 PATIENCE = 2  # evaluations in a row without a new best before we say so
 
 
@@ -17,7 +19,12 @@ def say(message: str) -> None:
 
 def visible(text: str) -> str:
     """The text without what could steer a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join("\N{REPLACEMENT CHARACTER}" if steers(c) and c not in "\n\t" else c for c in text)
+
+
+def steers(c: str) -> bool:
+    """Whether it is a control character, turns the direction of writing, or is half of a character (a surrogate)."""
+    return unicodedata.category(c) in ("Cc", "Cs") or unicodedata.bidirectional(c) in TURNS
 
 
 def progress_bar(first: int, steps: int) -> tqdm:

@@ -12,7 +12,23 @@ from configs.errors import OneLineParser, UserError
 from configs.schema import GPTConfig
 from training.run import Record, all_runs, read_log, read_record, run_folder
 
-TEXT = {"prompt": "", "prompt_file": None, "temperature": 0.8, "top_k": None, "max_tokens": 300, "samples": 1}
+TEXT = {
+    "prompt": None,
+    "prompt_file": None,
+    "prompt_lines": None,
+    "interactive": False,
+    "temperature": 0.8,
+    "top_k": None,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "max_tokens": 300,
+    "stop": [],
+    "samples": 1,
+    "logprobs": None,
+    "dtype": "float32",
+    "quantize": None,
+}
 DIGITS = {"image": [], "test_digits": 0}
 
 
@@ -23,11 +39,20 @@ class Request(NamedTuple):
     checkpoint: str
     device: str
     seed: int
-    prompt: str
+    prompts: list[str]
+    """at least one; empty text is a prompt too"""
+    interactive: bool
     temperature: float
     top_k: int | None
+    top_p: float
+    min_p: float
+    repetition_penalty: float
     max_tokens: int
+    stop: list[str]
     samples: int
+    logprobs: int | None
+    dtype: str
+    quantize: str | None
     image: list[Path]
     test_digits: int
 
@@ -42,12 +67,26 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=whole(0), help="of the draws: the same seed gives the same text")
     text = p.add_argument_group("text networks")
     prompt = text.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt", metavar="TEXT", help="what the text begins with")
+    prompt.add_argument("--prompt", action="append", metavar="TEXT", help="what a text begins with; may be repeated")
     prompt.add_argument("--prompt-file", metavar="FILE", help="the same from a file, or - for standard input")
+    prompt.add_argument("--prompt-lines", metavar="FILE", help="many: each line that isn't empty is a prompt")
+    text.add_argument("--interactive", action="store_true", default=None, help="go on from what you type")
     text.add_argument("--temperature", type=number(0), metavar="T", help="0: always the likeliest (default 0.8)")
     text.add_argument("--top-k", type=whole(1), metavar="K", help="draw among the K likeliest tokens alone")
+    text.add_argument(
+        "--top-p", type=number(0, 1, above=True), metavar="P", help="among the likeliest with probability P together"
+    )
+    text.add_argument("--min-p", type=number(0, 1), metavar="P", help="among those P times as likely as the likeliest")
+    text.add_argument(
+        "--repetition-penalty", type=number(0, above=True), metavar="R", help="above 1: avoid what was said"
+    )
     text.add_argument("--max-tokens", type=whole(0), metavar="N", help="length of what is written (default 300)")
-    text.add_argument("--samples", type=whole(1), metavar="N", help="how many texts (default 1)")
+    text.add_argument("--stop", action="append", type=some, metavar="TEXT", help="end before this; may be repeated")
+    text.add_argument("--samples", type=whole(1), metavar="N", help="how many texts of each prompt (default 1)")
+    text.add_argument("--logprobs", type=whole(0), metavar="K", help="JSON lines: each token, and the K likeliest")
+    speed = text.add_mutually_exclusive_group()
+    speed.add_argument("--dtype", choices=["float32", "bfloat16"], help="of all numbers (default float32)")
+    speed.add_argument("--quantize", choices=["int8"], help="weights in eight bits: less memory, faster on a CPU")
     digits = p.add_argument_group("digit networks")
     digits.add_argument("--image", nargs="+", type=Path, metavar="FILE", help="pictures of digits")
     digits.add_argument("--test-digits", type=whole(1), metavar="N", help="show N test images, half of them misread")
@@ -65,16 +104,24 @@ def whole(low: int):
     return convert
 
 
-def number(low: float):
-    """A finite number from `low` up."""
+def some(word: str) -> str:
+    """A text that isn't empty."""
+    if not word:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return word
+
+
+def number(low: float, high: float = math.inf, above: bool = False):
+    """A finite number from `low` (or above it) to `high`."""
+    rule = f"{'above' if above else 'from'} {low}" + (" up" if high == math.inf else f" to {high}")
 
     def convert(word: str) -> float:
         try:
             value = float(word)
         except ValueError:
             value = math.nan
-        if not low <= value < math.inf:
-            raise argparse.ArgumentTypeError(f"must be a number from {low} up, got {word!r}")
+        if not (low <= value <= high and value < math.inf) or (above and value == low):
+            raise argparse.ArgumentTypeError(f"must be a number {rule}, got {word!r}")
         return value
 
     return convert
@@ -92,10 +139,10 @@ def understand(arguments: list[str]) -> Request:
     check_kind(given, record, top)
     for name, default in {**TEXT, **DIGITS}.items():
         given[name] = default if given[name] is None else given[name]
-    prompt = given["prompt"] if given["prompt_file"] is None else read_prompt(given["prompt_file"])
+    given["prompts"] = read_prompts(given)
     seed = secrets.randbelow(2**32) if given["seed"] is None else given["seed"]
     wanted = {name: given[name] for name in Request._fields if name in given}
-    return Request(**{**wanted, "run": folder, "prompt": prompt, "seed": seed})
+    return Request(**{**wanted, "run": folder, "seed": seed})
 
 
 def newest() -> Path:
@@ -115,20 +162,35 @@ def check_kind(given: dict, record: Record, folder: Path) -> None:
             raise UserError(f"--{name.replace('_', '-')} is not for {folder}, which is a {kind} network")
     if not is_text and not (given["image"] or given["test_digits"]):
         raise UserError(f"{folder} reads digits: give it --image FILE or --test-digits N")
-    if is_text and given["top_k"] and given["top_k"] > record.resolved.model.vocab_size:
-        size = record.resolved.model.vocab_size
-        raise UserError(f"--top-k {given['top_k']} is over the vocabulary's {size} tokens")
+    for name in ("top_k", "logprobs") if is_text else ():
+        if (given[name] or 0) > (size := record.resolved.model.vocab_size):
+            raise UserError(f"--{name.replace('_', '-')} {given[name]} is over the vocabulary's {size} tokens")
+    for name in ("samples", "logprobs", "prompt_lines") if given["interactive"] else ():
+        if given[name] is not None:
+            raise UserError(f"--{name.replace('_', '-')} is not for --interactive, which has one text")
+    if given["interactive"] and given["prompt_file"] == "-":
+        raise UserError("--prompt-file - is not for --interactive, which reads standard input itself")
 
 
-def read_prompt(file: str) -> str:
+def read_prompts(given: dict) -> list[str]:
+    """What the texts begin with. Raises UserError for a file that holds no prompt."""
+    if (file := given["prompt_lines"]) is not None:
+        lines = [line for line in read_prompt(file, "--prompt-lines").split("\n") if line]
+        if not lines:
+            raise UserError(f"--prompt-lines: {file} holds no prompt")
+        return lines
+    return given["prompt"] or [read_prompt(given["prompt_file"], "--prompt-file") if given["prompt_file"] else ""]
+
+
+def read_prompt(file: str, option: str) -> str:
     """A prompt from a file, or from standard input. Raises UserError unless it is UTF-8."""
     try:
         content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         return content.decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"--prompt-file: {file} is not UTF-8 text") from error
+        raise UserError(f"{option}: {file} is not UTF-8 text") from error
     except OSError as error:
-        raise UserError(f"--prompt-file: {file}: {error.strerror}") from error
+        raise UserError(f"{option}: {file}: {error.strerror}") from error
 
 
 def listing() -> str:

@@ -45,6 +45,10 @@ def restore(name: str, which: str = "best") -> Restored:
     if not isinstance(record.resolved.model, MLPConfig | GPTConfig):
         raise UserError(f"{folder}/run.json describes no network", 1)
     model = build_model(record.resolved.model)
+    if found.state.quantized and isinstance(model, GPT):
+        from model.quantize import quantize
+
+        quantize(model)
     checkpoint.load_model(found, model)
     if isinstance(model, GPT) and model.config.lora:
         from model.lora import merge_lora

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig
-from model.generate import generate, next_probabilities
+from model.generate import Sampling, distribution, generate, next_logits, stream
 from model.gpt import Unembedding
 
 LESSON_SCORES = torch.tensor([-0.8, -5.0, 0.5, 1.5, 3.4, -2.3, 2.5])
@@ -21,16 +21,21 @@ def model() -> GPT:
 
 
 @pytest.fixture
-def views(model, monkeypatch) -> list[list[int]]:
-    """What the network is given to read, prediction by prediction."""
-    read, predict = [], model.next_logits
-    monkeypatch.setattr(model, "next_logits", lambda view: read.append(view[0].tolist()) or predict(view))
+def views(monkeypatch) -> list[list[int]]:
+    """The text that the network predicts from, prediction by prediction."""
+    read = []
+
+    def predict(reader, texts, starts, cache):
+        read.append(texts[0][starts[0] :])
+        return next_logits(reader, texts, starts, cache)
+
+    monkeypatch.setattr("model.generate.next_logits", predict)
     return read
 
 
 def write(model: GPT, length: int = 8, seed: int = 0, **settings) -> list[int]:
     """What the network writes after PROMPT."""
-    return list(generate(model, PROMPT, length, generator=torch.Generator().manual_seed(seed), **settings))
+    return generate(model, PROMPT, length, Sampling(**settings), torch.Generator().manual_seed(seed))
 
 
 def test_L87_the_next_word_is_read_off_the_last_vector_alone(model, monkeypatch):
@@ -91,15 +96,16 @@ def test_L89_no_temperature_changes_the_order_of_the_words():
 def test_L90_top_k_shares_the_probability_among_the_k_likeliest(model):
     """What is a GPT?: top-k forgets all but the k likeliest words and keeps the proportions of those."""
     view = torch.tensor([PROMPT])
-    everyone = next_probabilities(model, view, temperature=2, k=None)
+    everyone = distribution(model.next_logits(view)[0], Sampling(temperature=2))
     chosen = everyone >= everyone.sort(descending=True).values[2]
     expected = torch.where(chosen, everyone, 0) / everyone[chosen].sum()
-    torch.testing.assert_close(next_probabilities(model, view, temperature=2, k=3), expected)
+    chosen_three = distribution(model.next_logits(view)[0], Sampling(temperature=2, top_k=3))
+    torch.testing.assert_close(chosen_three, expected)
 
 
 def test_L90_the_likeliest_word_alone_leaves_nothing_to_chance(model):
     """What is a GPT?: a draw among the single likeliest word is no draw, however hot."""
-    assert write(model, k=1, temperature=50) == write(model, temperature=0)
+    assert write(model, top_k=1, temperature=50) == write(model, temperature=0)
 
 
 def test_L91_a_seed_writes_the_same_text_again(model):
@@ -134,9 +140,9 @@ def test_L93_each_new_word_is_appended_and_read_again(model, views):
 
 def test_L93_words_appear_one_by_one(model, views):
     """What is a GPT?: a word can be shown as soon as it is drawn, before the next is thought of."""
-    stream = generate(model, PROMPT, 5)
+    words = stream(model, PROMPT, 5)
     for shown in range(1, 6):
-        next(stream)
+        next(words)
         assert len(views) == shown
 
 

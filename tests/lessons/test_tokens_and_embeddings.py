@@ -14,7 +14,7 @@ from data.bpe import BPETokenizer
 from data.tokenizer import ByteTokenizer, CharTokenizer, decode
 from model import GPT
 from model.attention import CausalSelfAttention, attention_pattern
-from model.generate import generate
+from model.generate import Sampling, stream
 from model.gpt import Block, SinusoidalPosition
 from tests.lessons.helpers_b import drawn, heads_of, pattern_by_hand, small, small_gpt, vectors
 from training.loss import cross_entropy
@@ -140,7 +140,7 @@ def test_L61_the_context_is_as_long_as_it_is_and_no_longer():
 def test_L61_past_the_context_the_window_jumps_on_by_half_of_it(context: int):
     """What is a GPT?: a text may outgrow the context; then its beginning is out of sight."""
     model, text = small_gpt(context_length=context), [3]
-    for token in generate(model, text, 3 * context, temperature=0):
+    for token in stream(model, text, 3 * context, Sampling(temperature=0)):
         start = next(start for start in count(0, context // 2) if len(text) - start <= context)
         assert token == model(torch.tensor([text[start:]]))[0, -1].argmax()
         text.append(token)

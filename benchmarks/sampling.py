@@ -1,0 +1,277 @@
+"""How fast text is written, beside others on the same weights: python -m benchmarks.sampling [PART...] [--runs 5].
+
+Everything in a row of a part is measured in turn in one process, so that a noisy machine hits all alike; the figures
+are tokens a second. Results go to benchmarks/results/sampling.json, each part with the machine it ran on.
+"""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.figures import PUBLIC, RESULTS, Rows, summary
+from configs.errors import UserError, answer
+from data.tokenizer import ByteTokenizer, Tokenizer, gpt2_tokenizer
+from model import GPT, GPTConfig
+from model.cache import Reader
+from model.generate import Sampling, distribution, draw, grow, stream, window_start
+from model.quantize import quantize
+from tests.test_against_huggingface import empty_gpt2, in_their_names
+from training.run import machine, version
+from training.speak import read
+
+SAMPLING = Sampling(temperature=0.8, top_k=50)
+SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 128, "vocab_size": 65}  # a network that writes letters
+PROMPT = 32  # tokens
+
+Writer = Callable[[int], Any]
+"""writes that many new tokens after the prompt"""
+
+
+def network(**settings: Any) -> GPT:
+    """A network with random weights, always the same; GPT-2 small if nothing else is said."""
+    torch.manual_seed(0)
+    return GPT(GPTConfig(**settings)).eval()
+
+
+def prompt_for(model: GPT) -> list[int]:
+    """32 random tokens, or as many as half a context holds."""
+    count = min(PROMPT, model.config.context_length // 2)
+    return torch.randint(model.config.vocab_size, (count,), generator=torch.Generator().manual_seed(0)).tolist()
+
+
+def ours(model: GPT, rows: int = 1) -> Writer:
+    """Our sampler, with its cache."""
+    reader, prompts = Reader(model), [prompt_for(model)] * rows
+    luck = [torch.Generator().manual_seed(row) for row in range(rows)]
+    return lambda count: list(grow(reader, prompts, count, SAMPLING, luck))
+
+
+def uncached(model: GPT) -> Writer:
+    """A plain loop that reads the whole window anew for each token."""
+
+    @torch.inference_mode()
+    def write(count: int) -> list[int]:
+        text, generator = prompt_for(model), torch.Generator().manual_seed(0)
+        for _ in range(count):
+            view = text[window_start(len(text), model.config.context_length) :]
+            text.append(draw(distribution(model.next_logits(torch.tensor([view]))[0], SAMPLING), generator))
+        return text
+
+    return write
+
+
+def huggingface(model: GPT, dtype: torch.dtype = torch.float32, rows: int = 1) -> Writer:
+    """transformers' generate, with its cache, on the same weights."""
+    theirs = empty_gpt2(model.config)
+    theirs.load_state_dict(in_their_names(model))
+    theirs = theirs.to(dtype)
+    view = torch.tensor([prompt_for(model)] * rows)
+    settings = {"do_sample": True, "temperature": SAMPLING.temperature, "top_k": SAMPLING.top_k, "use_cache": True}
+
+    @torch.inference_mode()
+    def write(count: int) -> None:
+        mask = torch.ones_like(view)
+        found = theirs.generate(view, attention_mask=mask, max_new_tokens=count, pad_token_id=0, **settings)
+        assert found.shape == (rows, view.size(1) + count)
+
+    return write
+
+
+def ctranslate2_int8(model: GPT, rows: int = 1) -> Writer:
+    """CTranslate2's int8 on the same weights."""
+    import ctranslate2
+    from ctranslate2.converters.transformers import GPT2Loader
+
+    class Vocabulary:
+        """Only its size matters."""
+
+        bos_token = eos_token = unk_token = "0"
+
+        def get_vocab(self) -> dict[str, int]:
+            return {str(token): token for token in range(model.config.vocab_size)}
+
+    theirs = empty_gpt2(model.config)
+    theirs.load_state_dict(in_their_names(model))
+    spec = GPT2Loader()(theirs, Vocabulary())
+    spec.validate()
+    spec.optimize(quantization="int8")
+    with tempfile.TemporaryDirectory() as folder:
+        spec.save(folder)
+        threads = torch.get_num_threads()
+        generator = ctranslate2.Generator(folder, compute_type="int8", intra_threads=threads, inter_threads=1)
+    settings = {"sampling_topk": SAMPLING.top_k, "sampling_temperature": SAMPLING.temperature}
+    words = [[str(token) for token in prompt_for(model)]] * rows
+
+    def write(count: int) -> None:
+        lengths = {"max_length": count, "min_length": count, "include_prompt_in_result": False}
+        for found in generator.generate_batch(words, **settings, **lengths):
+            assert len(found.sequences_ids[0]) == count
+
+    return write
+
+
+def race(writers: dict[str, Writer], count: int, runs: int, rows: int = 1) -> Rows:
+    """Tokens a second of every writer, in turn, after one short warm-up each."""
+    for write in writers.values():
+        write(2)
+    found = []
+    for run in range(runs):
+        row: dict[str, Any] = {"run": run}
+        for name, write in writers.items():
+            row[name] = rows * count / seconds(lambda: write(count))  # noqa: B023 - called at once
+            print(f"  {run} {name}: {row[name]:.1f}", file=sys.stderr, flush=True)
+        found.append(row)
+    return found
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """How long a call takes."""
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
+
+
+def ratios(rows: Rows, *pairs: tuple[str, str]) -> Rows:
+    """The rows with how many times faster one is than another."""
+    return [row | {f"{a} / {b}": row[a] / row[b] for a, b in pairs} for row in rows]
+
+
+def one(runs: int, count: int = 100) -> Rows:
+    """GPT-2 small, one text; and which share of the limit that memory sets is reached."""
+    writers = {
+        "fp32": ours(network()),
+        "bf16": ours(network().bfloat16()),
+        "int8": ours(quantize(network())),
+        "hf fp32": huggingface(network()),
+        "hf bf16": huggingface(network(), torch.bfloat16),
+        "ctranslate2 int8": ctranslate2_int8(network()),
+        "uncached": uncached(network()),
+    }
+    rows = race(writers, count, runs)
+    model = network()
+    weights = sum(p.numel() for name, p in model.named_parameters() if p.ndim == 2 and "position" not in name)
+    for row in rows:
+        row["read GB/s"] = read_bandwidth() / 1e9
+        for name, size in (("fp32", 4), ("bf16", 2), ("int8", 1)):
+            row[f"share of the limit, {name}"] = row[name] * weights * size / 1e9 / row["read GB/s"]
+    pairs = [("fp32", "hf fp32"), ("bf16", "hf bf16"), ("int8", "hf bf16"), ("int8", "hf fp32")]
+    return ratios(rows, *pairs, ("int8", "ctranslate2 int8"), ("fp32", "uncached"))
+
+
+def read_bandwidth(size: int = 2**29) -> float:
+    """Bytes a second at which memory can be read, at best: a sum over far more than a cache holds."""
+    numbers = torch.ones(size // 4)
+    return size / min(seconds(numbers.sum) for _ in range(5))
+
+
+def sixteen(runs: int, count: int = 50) -> Rows:
+    """GPT-2 small, sixteen texts side by side: tokens a second in all."""
+    writers = {
+        "fp32": ours(network(), 16),
+        "int8": ours(quantize(network()), 16),
+        "hf fp32": huggingface(network(), rows=16),
+        "ctranslate2 int8": ctranslate2_int8(network(), 16),
+    }
+    pairs = [("fp32", "hf fp32"), ("int8", "hf fp32"), ("int8", "ctranslate2 int8")]
+    return ratios(race(writers, count, runs, 16), *pairs)
+
+
+def small(runs: int, count: int = 990) -> Rows:
+    """4 x 128, context 1,024: a thousand letters, that is as many as fit after the prompt."""
+    model = network(**SMALL, context_length=1024)
+    writers = {"fp32": ours(model), "hf fp32": huggingface(model), "uncached": uncached(model)}
+    return ratios(race(writers, count, runs), ("fp32", "uncached"), ("fp32", "hf fp32"))
+
+
+def jumping(runs: int, count: int = 1000) -> Rows:
+    """4 x 128, context 64, far beyond which the window jumps (and others can't go on)."""
+    model = network(**SMALL, context_length=64)
+    return ratios(race({"fp32": ours(model), "uncached": uncached(model)}, count, runs), ("fp32", "uncached"))
+
+
+def strange(size: int) -> dict[str, str]:
+    """Prompts of so many characters that no one types."""
+    luck = random.Random(0)
+    points = [*range(0xD800), *range(0xE000, 0x110000)]
+    return {
+        "one letter": "a" * size,
+        "spaces": " " * size,
+        "no newline": "the quick brown fox " * (size // 20),
+        "control characters": "".join(map(chr, range(32))) * (size // 32),
+        "lone surrogates": "\udfff\ud800" * (size // 2),
+        "random Unicode": "".join(map(chr, luck.choices(points, k=size))),
+    }
+
+
+def prompts(runs: int, count: int = 10_000_000) -> Rows:
+    """Seconds from the loaded network (4 x 128, context 1,024) to the first token after ten million characters."""
+    rows: Rows = [{"run": run} for run in range(runs)]
+    for name, tokenizer in {"byte": ByteTokenizer(), "gpt2": gpt2_tokenizer()}.items():
+        reader = Reader(network(**SMALL | {"vocab_size": tokenizer.vocab_size}, context_length=1024))
+        for kind, prompt in strange(count).items():
+            for row in rows:
+                row[f"{name}, {kind}"] = seconds(lambda: first_token_after(prompt, tokenizer, reader))  # noqa: B023
+    return rows
+
+
+def first_token_after(prompt: str, tokenizer: Tokenizer, reader: Reader) -> None:
+    """Read a prompt as sample.py does and write one token; a prompt that is no text is refused."""
+    try:
+        tokens = read(prompt, tokenizer, reader.config.context_length)
+    except UserError:
+        return
+    next(stream(reader, tokens, 1))
+
+
+PARTS: dict[str, Callable[..., Rows]] = {
+    "small": small,
+    "jumping": jumping,
+    "one": one,
+    "sixteen": sixteen,
+    "prompts": prompts,
+}
+
+
+def main() -> None:
+    """Measure what was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument(
+        "--count", type=int, help="tokens (prompts: characters), to try it out; nothing is written then"
+    )
+    asked = parser.parse_args()
+    for name in asked.parts or PARTS:
+        print(f"{name}: {PARTS[name].__doc__}", file=sys.stderr)
+        rows = PARTS[name](asked.runs, *([asked.count] if asked.count else []))
+        result = {"rows": rows, "summary": summary(rows), "machine": described()}
+        if not asked.count:
+            write_result(RESULTS / "sampling.json", name, result)
+        for column, values in result["summary"].items():
+            print(f"{name}: {column}: median {values['median']:.4g} ({values['min']:.4g} to {values['max']:.4g})")
+
+
+def described() -> dict[str, Any]:
+    """The machine, with what sampling depends on."""
+    others = {name: version(name) for name in ("transformers", "ctranslate2")}
+    threads, instructions = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
+    return {k: machine()[k] for k in PUBLIC} | {"threads": threads, "instructions": instructions, "peers": others}
+
+
+def write_result(file: Path, part: str, result: dict[str, Any]) -> None:
+    """Put a part into the file, beside the others."""
+    found = json.loads(file.read_text()) if file.exists() else {}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({**found, part: result}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(answer(main))
