@@ -214,6 +214,18 @@ def test_a_lora_run_can_be_moved_and_needs_nothing_that_it_came_from(shell, runs
     assert shell("sample.py", elsewhere, *words)[1] == before
 
 
+@torch.inference_mode()
+def test_in_eight_bits_a_lora_run_is_a_plain_run(tmp_path):
+    from training.quantized import save_quantized
+
+    restored = restore("lora")
+    tokens, before = TOKENS % 20, restored.model(TOKENS % 20)
+    save_quantized(restored, tmp_path / "small")
+    small = restore(str(tmp_path / "small"))
+    assert (small.model(tokens) - before).abs().max() < 0.05  # of logits around 1; quantising alone, no lost adapters
+    assert (restore("base").model(tokens) - before).abs().max() > 0.1
+
+
 def test_the_loss_of_the_merged_network_is_the_one_that_was_logged():
     from training.evaluate import evaluate
     from training.loss import cross_entropy
