@@ -310,6 +310,15 @@ def test_a_mistake_about_adapters_is_one_line(shell, workplace, mistake):
     assert not (workplace / "runs/bad").exists()
 
 
+def test_an_empty_table_asks_for_the_usual_adapters(shell, runs):
+    with open("again.toml", "a") as file:
+        file.write('\n[model]\nkind = "gpt"\n[model.lora]\n')
+    for words in ([], ["--model.lora.rank", "2"]):
+        assert shell("train.py", *AGAIN, "--run", "usual", "--train.steps", "0", "--overwrite", *words)[0] == 0
+        config = read_record(runs / "usual").resolved.model
+        assert isinstance(config, GPTConfig) and config.lora == LoRAConfig(rank=2 if words else 8)
+
+
 def test_adapters_need_a_network_that_has_learned(shell):
     words = ["first.toml", *SIZES, "--model.lora.rank", "4", "--run", "bad"]
     one_line(shell("train.py", *words), "[model.lora]", "train.start")
@@ -351,7 +360,14 @@ def swapped(file: Path) -> None:
     (file.parent / "manifest.json").write_text(json.dumps({"sha256": {file.name: sha256(file)}}))
 
 
-HARM = {"a bit has flipped": damaged, "it is another one": swapped, "it is gone": Path.unlink}
+HARM = {
+    "a bit has flipped": damaged,
+    "it is another one": swapped,
+    "it is gone": Path.unlink,
+    "its hash is another one": lambda file: (file.parent / "manifest.json").write_text(
+        json.dumps({"sha256": {file.name: 64 * "0"}})
+    ),
+}
 
 
 @pytest.mark.parametrize("harm", HARM)
