@@ -25,7 +25,7 @@ import train
 from configs.errors import answer
 from configs.schema import Config
 from data.seeds import seed_for
-from data.text import Text, read_documents
+from data.text import Text
 from data.tokenizer import decode, first_token
 from model.generate import Sampling, generate
 from training.evaluate import evaluate
@@ -91,7 +91,7 @@ def bare_script(run: str) -> tuple[Config, Text, Learner, Callable[[int], None]]
     assert isinstance(data, Text) and config.train.steps
     steps, T = config.train.steps, data.positions
     learner = build_learner(config, data)
-    tokens = torch.from_numpy(data.tokens["train"].astype("int64"))
+    tokens = torch.from_numpy(data.tokens["train"][:])
     decay = [p for p in learner.parameters if p.ndim >= 2]
     rest = [p for p in learner.parameters if p.ndim < 2]
     groups = [{"params": decay, "weight_decay": config.optim.weight_decay}, {"params": rest, "weight_decay": 0.0}]
@@ -173,24 +173,6 @@ def is_python(text: str) -> bool:
         return False
 
 
-def finetune(seeds: int) -> Rows:
-    """The first 100 kB of Tiny Shakespeare: the base untouched, from scratch, and fine-tuned, equal steps."""
-    text = Path("shakespeare.txt")
-    text.write_text(read_documents("shakespeare")[0].text[:100_000])
-    learn("python", "base")
-    rows = []
-    for seed in range(seeds):
-        common = ("--data.path", text, "--train.seed", seed, "--data.val_fraction", 0.1)
-        tuned, _ = learn("finetune", f"tuned{seed}", *common, "--train.start", "base")
-        losses = [line["val_loss"] for line in tuned if "val_loss" in line]
-        steps = max(line["step"] for line in tuned)
-        shape = ("--train.steps", steps, "--train.eval_every", max(1, steps // 10))
-        scratch, _ = learn("python", f"scratch{seed}", *common, *shape)
-        fresh = min(line["val_loss"] for line in scratch if "val_loss" in line)
-        rows.append({"seed": seed, "untouched": losses[0], "scratch": fresh, "finetuned": min(losses), "steps": steps})
-    return rows
-
-
 def startup(seeds: int) -> Rows:
     """Seconds from a shell to --help, and to the first step of training."""
     rows = []
@@ -221,13 +203,13 @@ FIGURES: dict[str, Callable[[int], Rows]] = {
     "shakespeare": shakespeare,
     "step": step,
     "python": python,
-    "finetune": finetune,
 }
 
 
 def summary(rows: Rows) -> dict[str, dict[str, float]]:
     """Mean, median, lowest and highest of every column."""
-    columns = {name: [row[name] for row in rows] for name in rows[0] if name not in ("seed", "run")}
+    numbers = [name for name, value in rows[0].items() if isinstance(value, int | float)]
+    columns = {name: [row[name] for row in rows] for name in numbers if name not in ("seed", "run")}
     return {
         name: {
             "mean": statistics.mean(values),
@@ -250,10 +232,15 @@ def main() -> None:
             os.chdir(folder)
             rows = FIGURES[name](asked.seeds)
             os.chdir(ROOT)
-        result = {"figure": name, "rows": rows, "summary": summary(rows), "machine": {k: machine()[k] for k in PUBLIC}}
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
-        print(name, json.dumps(result["summary"], indent=1))
+        write(name, rows)
+
+
+def write(name: str, rows: Rows) -> None:
+    """Print a table's summary and write all of it to results/NAME.json."""
+    result = {"figure": name, "rows": rows, "summary": summary(rows), "machine": {k: machine()[k] for k in PUBLIC}}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(name, json.dumps(result["summary"], indent=1))
 
 
 if __name__ == "__main__":

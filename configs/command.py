@@ -115,10 +115,11 @@ def read(file: str) -> dict[str, Any]:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"train": {"steps": 1}} -> {"train.steps": 1}."""
+    """{"train": {"steps": 1}} -> {"train.steps": 1}; a table in a table, such as [model.lora], may be empty."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        table = isinstance(value, dict) and (value or not prefix)
+        flat |= flatten(value, f"{prefix}{key}.") if table else {prefix + key: value}
     return flat
 
 
@@ -132,7 +133,7 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise UserError(f"{name}: {part} is a value and a table at once")
-        place[key] = value
+        place[key] = value if value != {} else place.get(key, {}) | {}
     return tree
 
 

@@ -136,6 +136,8 @@ class DataConfig(Settings):
     """how many tokens bpe learns, end-of-text included (default: by the size of the corpus)"""
     val_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """share of a text that is held out, by whole documents where there are many (0: none)"""
+    extend: bool = False
+    """give characters that the tokenizer of train.start lacks a number and a row in the embedding"""
     augment: bool = False
     """small random rotations, scalings and shifts of the training digits"""
 
@@ -191,7 +193,8 @@ class TrainConfig(Settings):
     patience: Annotated[int, Field(ge=0)] = 0
     """evaluations without a new best before training stops (0: never)"""
     start: str | None = None
-    """begin from the weights and tokenizer of a run, a checkpoint, a Hugging Face GPT-2 folder, or gpt2[-medium ...]"""
+    """begin from the weights and tokenizer of a run, a checkpoint, or a Hugging Face GPT-2: a folder, or the name gpt2,
+    gpt2-medium, gpt2-large or gpt2-xl (a run of that name comes first; openai-community/gpt2 is never a run)"""
     freeze: Words = []
     """parts that do not learn, such as ["embedding", "blocks.0-3"]"""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1337
@@ -233,6 +236,8 @@ class Config(Settings):
             raise ValueError(f"[train] needs exactly one of steps, epochs and minutes, found {found}")
         if self.model is None and self.train.start is None:
             raise ValueError("[model] is missing: say which network, or with train.start which run has it")
+        if self.train.start is None and getattr(self.model, "lora", None):
+            raise ValueError("[model.lora] adapts a network that has learned already: say with train.start which")
         return self
 
 

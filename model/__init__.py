@@ -9,11 +9,19 @@ __all__ = ["GPT", "MLP", "GPTConfig", "MLPConfig", "build_model"]
 
 
 def build_model(config: MLPConfig | GPTConfig) -> MLP | GPT:
-    """The network that a config describes, with first weights from torch's random state."""
+    """The network that a config describes, with first weights from torch's random state.
+
+    With [model.lora] its adapters alone learn. Raises UserError for a rank that is too high.
+    """
     match config:
         case MLPConfig():
             model = MLP(config.sizes, config.activation, config.dropout)
             initialise_mlp(model, config.init)
             return model
         case GPTConfig():
-            return GPT(config)
+            model = GPT(config)
+            if config.lora:
+                from model.lora import add_lora
+
+                add_lora(model, config.lora)
+            return model

@@ -1,8 +1,11 @@
 """What all tests share: shapes are checked while they run, and every run happens in a folder of its own."""
 
+import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from jaxtyping import install_import_hook
@@ -12,7 +15,19 @@ import tests.shapes  # noqa: F401 - the hook below finds it as an attribute
 ROOT = Path(__file__).resolve().parents[1]
 HOOK = install_import_hook(["model", "data", "training"], "tests.shapes.check")
 
+if TYPE_CHECKING:
+    from data.text import Text
+    from data.tokenizer import Tokenizer
+
 Shell = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tokens_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tokens are prepared in a temporary folder, not in the repository's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.prepare.TOKENS", tmp_path_factory.mktemp("tokens"))
+        yield
 
 
 @pytest.fixture
@@ -24,7 +39,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def shell(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Shell:
-    """Run train.py or sample.py as a command line would, in this process; returns exit code, stdout, stderr."""
+    """Run one of the scripts as a command line would, in this process; returns exit code, stdout, stderr."""
+    import export
     import sample
     import train
     from configs.errors import answer
@@ -34,6 +50,7 @@ def shell(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Shell:
     scripts = {
         "train.py": lambda words: train.main(understand_training(words)),
         "sample.py": lambda words: sample.main(understand_sampling(words)),
+        "export.py": lambda words: export.main(export.understand(words)),
     }
 
     def run(script: str, *words: object) -> tuple[int, str, str]:
@@ -101,3 +118,14 @@ def data_folder() -> Path:
     if not named:
         pytest.skip("PELLUCID_DATA is not set")
     return Path(named).resolve()
+
+
+def text_of(documents: list[str], tokenizer: "Tokenizer", context_length: int, seed: int = 0) -> "Text":
+    """A training split of these documents."""
+    from configs.schema import DataConfig
+    from data.text import open_text
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "documents.jsonl"
+        file.write_text("\n".join(json.dumps({"text": text}) for text in documents))
+        return open_text(DataConfig(path=str(file), val_fraction=0), context_length, seed, tokenizer)

@@ -5,80 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from model import GPT, GPTConfig
 from model.attention import attention_pattern
 from model.generate import Sampling, generate
+from model.gpt2 import to_gpt2
+from tests.huggingface import SIZES, empty_gpt2, pair, texts
+from training.checkpoint import model_tensors
 from training.loss import cross_entropy
-
-transformers = pytest.importorskip("transformers")
-
-NAMES = {
-    "embedding.token": "transformer.wte",
-    "embedding.position": "transformer.wpe",
-    "blocks": "transformer.h",
-    "norm_1": "ln_1",
-    "norm_2": "ln_2",
-    "attention.out": "attn.c_proj",
-    "mlp.layers.0": "mlp.c_fc",
-    "mlp.layers.1": "mlp.c_proj",
-    "unembedding": "lm_head",
-}
-SIZES = [
-    {"n_layer": 1, "n_head": 1, "n_embd": 8, "vocab_size": 11, "context_length": 6},
-    {"n_layer": 3, "n_head": 4, "n_embd": 64, "vocab_size": 101, "context_length": 32},
-    {"n_layer": 2, "n_head": 12, "n_embd": 96, "vocab_size": 257, "context_length": 16, "tied": False},
-    {"n_layer": 2, "n_head": 2, "n_embd": 32, "vocab_size": 50, "context_length": 16, "bias": False},
-]
-
-
-def empty_gpt2(config: GPTConfig) -> Any:
-    """Hugging Face's network of the same shape, with weights of its own."""
-    theirs = transformers.GPT2Config(
-        n_layer=config.n_layer,
-        n_head=config.n_head,
-        n_embd=config.n_embd,
-        vocab_size=config.vocab_size,
-        n_positions=config.context_length,
-        tie_word_embeddings=config.tied,
-        bos_token_id=None,
-        eos_token_id=None,
-    )
-    return transformers.GPT2LMHeadModel(theirs).eval()
-
-
-def in_their_names(model: GPT) -> dict[str, Tensor]:
-    """Our weights as GPT-2 keeps them: matrices of the blocks as (in, out), query, key and value side by side."""
-    state = {}
-    for name, tensor in model.state_dict().items():
-        in_block = name.startswith("blocks") and tensor.ndim == 2
-        for ours, theirs in NAMES.items():
-            name = name.replace(ours, theirs)
-        state[name.replace("norm.", "transformer.ln_f.")] = tensor.T if in_block else tensor
-    for place in (f"transformer.h.{n}." for n in range(model.config.n_layer)):
-        for kind in ("weight", "bias") if model.config.bias else ("weight",):
-            parts = [state.pop(f"{place}attention.{part}.{kind}") for part in ("query", "key", "value")]
-            state[f"{place}attn.c_attn.{kind}"] = torch.cat(parts, dim=-1)
-    return state
-
-
-def pair(**settings: Any) -> tuple[GPT, Any]:
-    """Our network with every weight, bias and gain drawn at random, and theirs with the same."""
-    model = GPT(GPTConfig(**settings)).eval()
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.2, generator=generator)
-    theirs, state = empty_gpt2(model.config), in_their_names(model)
-    absent = {name for name in theirs.state_dict() if name not in state}
-    assert all(name.endswith(".bias") for name in absent) and bool(absent) != model.config.bias
-    theirs.load_state_dict(state | {name: torch.zeros_like(theirs.state_dict()[name]) for name in absent})
-    return model, theirs
-
-
-def texts(model: GPT, rows: int, length: int) -> Tensor:
-    """Some rows of random tokens."""
-    return torch.randint(model.config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("settings", SIZES, ids=["smallest", "square", "untied", "without biases"])
@@ -138,8 +72,8 @@ def test_first_weights_are_drawn_as_gpt_2_draws_them():
     """N(0, 0.02), divided by √(2 n_layer) for what is added to the residual stream; biases 0, gains 1."""
     torch.manual_seed(0)
     model = GPT(GPTConfig(n_layer=3, n_head=4, n_embd=128, vocab_size=101, context_length=64))
-    state, theirs = in_their_names(model), empty_gpt2(model.config).state_dict()
-    assert state.keys() == theirs.keys()
+    state, theirs = to_gpt2(model_tensors(model), model.config), empty_gpt2(model.config).state_dict()
+    assert {*state, "lm_head.weight"} == theirs.keys()
     for name, tensor in state.items():
         if tensor.ndim == 1:
             assert torch.equal(tensor, theirs[name]), name

@@ -1,5 +1,6 @@
 """A checkpoint is whole or it is not one; what is read back is what was saved, bit for bit."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from torch import nn
 
 from configs.errors import UserError
 from configs.schema import OptimConfig
+from data.tokenizer import CharTokenizer
 from model import GPT, GPTConfig
 from tests.conftest import ROOT
 from training import checkpoint
@@ -217,3 +219,18 @@ def test_kill_9_loses_no_checkpoint_that_was_acknowledged(tmp_path, seconds):
     for folder in checkpoint.step_folders(tmp_path):
         checkpoint.verify(folder)
     shutil.rmtree(tmp_path)
+
+
+def test_a_checkpoint_knows_the_tokenizer_that_it_was_trained_with(shell, tiny, workplace):
+    assert shell("train.py", *tiny)[0] == 0
+    file = workplace / "runs/tiny/tokenizer.json"
+    mine = file.read_text()
+    newest = checkpoint.step_folders(workplace / "runs/tiny/checkpoints")[0]
+    manifest = json.loads((newest / "manifest.json").read_text())
+    assert manifest["tokenizer"] == hashlib.sha256(mine.encode()).hexdigest()
+    file.write_text(CharTokenizer(json.loads(mine)["characters"].replace("a", "ä")).file)  # of the same size
+    for words in (["sample.py", "tiny"], ["train.py", "--resume", "--run", "tiny", "--train.steps", "20"]):
+        code, out, err = shell(*words)
+        assert (code, out) == (1, "") and "was trained with another tokenizer.json" in err and err.count("\n") == 1
+    file.write_text(mine)
+    assert shell("sample.py", "tiny")[0] == 0

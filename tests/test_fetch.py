@@ -17,7 +17,7 @@ import data.fetch
 from configs.errors import UserError
 from data.digits import MNIST_URL, mnist_file
 from data.fetch import Source, download, fetch
-from data.text import SHAKESPEARE, read_documents
+from data.find import SHAKESPEARE, find_files
 from tests.conftest import data_folder
 
 CONTENT = bytes(range(256)) * 700  # more than two blocks
@@ -220,4 +220,4 @@ def test_a_packed_file_of_mnists_is_unpacked_once_and_found_afterwards(answer):
 def test_tiny_shakespeare_is_the_file_that_its_source_describes():
     content = (data_folder() / SHAKESPEARE.path).read_bytes()
     assert (hashlib.sha256(content).hexdigest(), len(content)) == (SHAKESPEARE.sha256, SHAKESPEARE.size)
-    assert read_documents("shakespeare") == [("tinyshakespeare.txt", content.decode())]
+    assert [file.name for file in find_files(["shakespeare"], [])] == ["tinyshakespeare.txt"]

@@ -4,7 +4,7 @@ import re
 import shlex
 import shutil
 
-from data.text import python_stdlib
+from data.find import python_stdlib
 from tests.conftest import POEM, ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -21,7 +21,7 @@ def commands() -> list[list[str]]:
 
 def test_every_command_works(shell, workplace, monkeypatch):
     some = python_stdlib()[::20]  # of the same kind, and quicker
-    monkeypatch.setattr("data.text.python_stdlib", lambda: some)
+    monkeypatch.setattr("data.find.python_stdlib", lambda: some)
     shutil.copytree(ROOT / "configs", "configs")
     (workplace / "my.txt").write_text(POEM * 5)
     write_three(workplace / "three.png")

@@ -1,6 +1,6 @@
-"""Text: what is read, what is held out, and how windows of tokens are cut from it."""
+"""Text: how windows of tokens are cut from a corpus, and that they are what they always were."""
 
-import os
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +12,23 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from configs.schema import DataConfig
+from data.bpe import BPETokenizer
 from data.dataset import IGNORED
-from data.text import Document, Text, open_text, python_stdlib, read_documents
-from data.tokenizer import BPETokenizer, ByteTokenizer, CharTokenizer, Tokenizer, choose_tokenizer
-from tests.conftest import data_folder
+from data.find import python_stdlib
+from data.seeds import seed_for
+from data.text import Text, open_text
+from data.tokenizer import ByteTokenizer, CharTokenizer
+from tests.conftest import data_folder, text_of
 from training.evaluate import Evaluation, evaluate
 from training.loss import cross_entropy
 
 thorough = settings(deadline=None, max_examples=60)
 
 
-def corpus(text: str, tokenizer: Tokenizer, context_length: int = 4, seed: int = 0) -> Text:
-    """A training split of one document."""
-    return Text({"train": [Document("a.txt", text)]}, tokenizer, context_length, seed)
-
-
 def counting(count: int, context_length: int, seed: int = 0) -> Text:
     """A text whose tokens are 0, 1, 2, ... count - 1."""
     letters = "".join(chr(0x4E00 + i) for i in range(count))
-    return corpus(letters, CharTokenizer(letters), context_length, seed)
+    return text_of([letters], CharTokenizer(letters), context_length, seed)
 
 
 def opened(path: Path | str, context_length: int = 4, **settings) -> Text:
@@ -40,7 +38,7 @@ def opened(path: Path | str, context_length: int = 4, **settings) -> Text:
 
 def texts_of(data: Text, split: str) -> str:
     """All characters of a split, end-of-text as nothing."""
-    return b"".join(map(data.tokenizer.token_bytes, data.tokens[split].tolist())).decode()
+    return b"".join(map(data.tokenizer.token_bytes, data.tokens[split][:].tolist())).decode()
 
 
 def folder_of(folder: Path, files: dict[str, str]) -> Path:
@@ -79,6 +77,64 @@ def test_a_batch_depends_on_the_seed_and_its_number_alone():
 
 
 @thorough
+@given(count=st.integers(9, 60), length=st.integers(2, 8), shard=st.integers(1, 30))
+def test_windows_are_the_same_however_the_tokens_are_cut_into_shards(count, length, shard):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.tokenizing.SHARD_BYTES", 2 * shard)
+        patch.setattr("data.prepare.SHARD_BYTES", 2 * shard)
+        cut = counting(count, length)
+    assert len(cut.prepared.index.splits["train"].shards) == -(-count // shard)
+    x, y = cut.batch("train", 0, 9)
+    assert x.equal(x[:, :1] + torch.arange(length)) and y.equal(x + 1)
+    assert cut.tokens["train"][:].tolist() == list(range(count))
+    assert cut.tokens["train"][3:7].tolist() == [3, 4, 5, 6] and cut.tokens["train"][5:5].tolist() == []
+
+
+def by_definition(texts: dict[str, str], val_fraction: float) -> dict[str, list[str]]:
+    """The split as the README of old had it: in characters, all in memory."""
+    if len(texts) < 10:
+        cuts = {name: int(len(text) * (1 - val_fraction)) for name, text in texts.items()}
+        return {"train": [t[: cuts[n]] for n, t in texts.items()], "val": [t[cuts[n] :] for n, t in texts.items()]}
+    held, size, total = set(), 0, sum(map(len, texts.values()))
+    for name in sorted(texts, key=lambda name: hashlib.sha256(name.encode()).digest()):
+        if size + len(texts[name]) <= val_fraction * total:
+            held.add(name)
+            size += len(texts[name])
+    learned = [text for name, text in texts.items() if name not in held]
+    return {"train": learned, "val": [text for name, text in texts.items() if name in held]}
+
+
+def shakespeare() -> tuple[dict[str, str], CharTokenizer]:
+    """Tiny Shakespeare, letter by letter."""
+    text = (data_folder() / "tinyshakespeare.txt").read_text()
+    return {"tinyshakespeare.txt": text}, CharTokenizer(text)
+
+
+def stdlib() -> tuple[dict[str, str], ByteTokenizer]:
+    """The source of this Python, byte by byte."""
+    texts = {file.name: file.path.read_bytes().decode() for file in python_stdlib()}
+    return {name: text for name, text in texts.items() if text}, ByteTokenizer()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "val_fraction", "source"),
+    [("shakespeare", "char", 0.1, shakespeare), ("python-stdlib", "byte", 0.015, stdlib)],
+)
+def test_a_batch_is_windows_of_all_documents_in_a_row_from_starts_that_are_drawn(name, kind, val_fraction, source):
+    texts, tokenizer = source()
+    found = opened(name, 64, tokenizer=kind, val_fraction=val_fraction)
+    end = [] if tokenizer.end_of_text is None or len(texts) == 1 else [tokenizer.end_of_text]
+    for split, documents in by_definition(texts, val_fraction).items():
+        stream = np.concatenate([part for text in documents for part in (tokenizer.encode(text), np.array(end, int))])
+        assert np.array_equal(found.tokens[split][:], stream)
+        draw = torch.Generator().manual_seed(seed_for(0, split, 3))
+        starts = torch.randint(len(stream) - 64, (24,), generator=draw).tolist()
+        x, y = found.batch(split, 3, 24)
+        assert x.tolist() == [stream[start : start + 64].tolist() for start in starts]
+        assert y.tolist() == [stream[start + 1 : start + 65].tolist() for start in starts]
+
+
+@thorough
 @given(count=st.integers(9, 120), length=st.integers(2, 8), size=st.integers(1, 9))
 def test_in_order_predicts_every_token_but_the_first_exactly_once(count, length, size):
     data = counting(count, length)
@@ -106,7 +162,7 @@ def test_of_a_few_files_the_last_tenth_of_each_is_held_out(tmp_path):
 def test_tiny_shakespeare_is_1003854_characters_to_learn_from_and_111540_to_choose_by():
     data_folder()
     data = opened("shakespeare", 256)
-    assert {split: len(tokens) for split, tokens in data.tokens.items()} == {"train": 1_003_854, "val": 111_540}
+    assert data.prepared.counts == {"train": 1_003_854, "val": 111_540}
     assert data.tokenizer.vocab_size == 65
 
 
@@ -118,70 +174,10 @@ def test_many_files_are_held_out_whole_and_none_is_in_both_splits(tmp_path):
     assert 0 < len(val) <= 0.1 * (len(train) + len(val))
 
 
-@pytest.mark.parametrize("pattern", ["", "*/*.txt"])
-def test_a_corpus_is_the_same_wherever_its_folder_lies(tmp_path, pattern):
-    here, there = (opened(folder_of(tmp_path / place, MANY) / pattern) for place in ("here", "over/there"))
-    assert here.sha256 == there.sha256
-    assert texts_of(here, "val") == texts_of(there, "val")
-
-
 @pytest.mark.parametrize("files", [MANY, {"a.txt": "all of it"}])
 def test_nothing_is_held_out_if_nothing_is_asked_for(tmp_path, files):
     data = opened(folder_of(tmp_path, files), val_fraction=0)
     assert (data.count("val"), len(texts_of(data, "train"))) == (0, sum(map(len, files.values())))
-
-
-@pytest.mark.parametrize("path", ["", "*.txt", "**/*.txt", "poem.txt"])
-def test_a_corpus_is_a_folder_a_glob_or_a_file(tmp_path, path):
-    folder_of(tmp_path, {"poem.txt": "rose is a rose is a rose"})
-    assert [d.text for d in read_documents(str(tmp_path / path))] == ["rose is a rose is a rose"]
-
-
-def test_a_folder_is_read_with_all_its_folders_in_the_order_of_their_names(tmp_path):
-    folder_of(tmp_path, {"b.txt": "2", "a/z.md": "1", "c/a/x": "3"})
-    assert read_documents(str(tmp_path)) == [("a/z.md", "1"), ("b.txt", "2"), ("c/a/x", "3")]
-
-
-def test_a_file_with_brackets_in_its_name_is_no_glob(tmp_path):
-    folder_of(tmp_path, {"[a].txt": "brackets", "a.txt": "plain"})
-    assert [d.text for d in read_documents(str(tmp_path / "[a].txt"))] == ["brackets"]
-
-
-def test_line_ends_and_marks_are_left_as_they_are(tmp_path):
-    content = "\ufeffone\r\ntwo\rthree\n"
-    (tmp_path / "a.txt").write_bytes(content.encode())
-    assert read_documents(str(tmp_path / "a.txt"))[0].text == content
-
-
-def test_in_a_folder_what_is_not_utf8_is_skipped_and_counted(tmp_path, capsys):
-    folder_of(tmp_path, {"a.txt": "words", "b.txt": "more", ".hidden/c.txt": "secret"})
-    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    assert [d.text for d in read_documents(str(tmp_path))] == ["words", "more"]
-    out, err = capsys.readouterr()
-    assert (out, "skipped 2 of 4 files" in err) == ("", True)
-
-
-def test_a_file_named_alone_that_is_not_utf8_is_a_users_mistake(tmp_path):
-    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(UserError, match=r"photo\.jpg is not UTF-8"):
-        read_documents(str(tmp_path / "photo.jpg"))
-
-
-def test_a_glob_reads_files_whose_folder_lies_in_a_hidden_one(tmp_path):
-    folder_of(tmp_path / ".local" / "texts", {"a.txt": "words"})
-    assert [d.text for d in read_documents(str(tmp_path / ".local" / "texts" / "*.txt"))] == ["words"]
-
-
-@pytest.mark.parametrize("path", ["no/such/file", "no/*.txt", "a\0b", "mnist", "~nosuchuser/file"])
-def test_a_path_that_leads_to_no_text_is_a_users_mistake(workplace, path):
-    with pytest.raises(UserError, match=r"^data\.path: "):
-        read_documents(path)
-
-
-@pytest.mark.parametrize("files", [{}, {"a.txt": ""}, {"a.txt": "", "b.txt": ""}])
-def test_a_corpus_without_text_is_a_users_mistake(tmp_path, files):
-    with pytest.raises(UserError, match="holds no text"):
-        opened(folder_of(tmp_path, files))
 
 
 def test_a_corpus_shorter_than_a_window_says_what_it_has_and_needs(tmp_path):
@@ -190,43 +186,33 @@ def test_a_corpus_shorter_than_a_window_says_what_it_has_and_needs(tmp_path):
     assert opened(tmp_path / "a.txt", 9).count("val") == 1
 
 
+def test_a_corpus_without_anything_to_learn_from_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"train split has 0 tokens and one window needs 5"):
+        opened(folder_of(tmp_path, {"a.txt": "x"}) / "a.txt")
+
+
 def test_each_document_is_closed_by_end_of_text():
-    documents = [Document("a", "one"), Document("b", "two")]
-    tokens = Text({"train": documents}, ByteTokenizer(), 2).tokens["train"].tolist()
-    assert tokens == [*b"one", 256, *b"two", 256]
+    data = text_of(["one", "", "two"], ByteTokenizer(), 2)
+    assert data.tokens["train"][:].tolist() == [*b"one", 256, *b"two", 256]
 
 
-def test_the_fingerprint_changes_with_every_name_and_every_text():
-    def fingerprint(*documents: tuple[str, str]) -> str:
-        return Text({"train": [Document(*d) for d in documents]}, ByteTokenizer(), 2).sha256
-
-    first = fingerprint(("a", "xy"), ("b", "z"))
-    others = [(("a", "x"), ("b", "yz")), (("ax", "y"), ("b", "z")), (("a", "xY"), ("b", "z")), (("a", "xy"),)]
-    assert first == fingerprint(("b", "z"), ("a", "xy"))
-    assert first not in [fingerprint(*documents) for documents in others]
+@pytest.mark.parametrize(("count", "vocab_size"), [(1, 4), (2, 5)])
+def test_several_documents_need_a_token_between_them_and_one_does_not(tmp_path, count, vocab_size):
+    data = opened(folder_of(tmp_path, {f"{n}.txt": "abcd" * 30 for n in range(count)}))
+    assert data.tokenizer.vocab_size == vocab_size
 
 
 def test_token_numbers_that_need_more_than_16_bits_survive():
     letters = "".join(chr(point) for point in range(0x10000, 0x10000 + 2**16 + 10))
-    tokens = corpus(letters, CharTokenizer(letters)).tokens["train"]
-    assert np.array_equal(tokens, np.arange(2**16 + 10))
-
-
-def test_python_stdlib_is_python_without_tests_tables_and_installed_packages():
-    documents = python_stdlib()
-    names = [d.name for d in documents]
-    excluded = ("site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data")
-    assert not [name for name in names if set(name.split("/")[:-1]) & set(excluded)]
-    assert {"os.py", "json/decoder.py", "asyncio/base_events.py"} < set(names)
-    assert len(set(names)) == len(names) and all(name.endswith(".py") for name in names)
-    assert dict(documents)["os.py"] == Path(os.__file__).read_text("utf-8")
+    tokens = text_of([letters], CharTokenizer(letters), 4).tokens["train"]
+    assert np.array_equal(tokens[:], np.arange(2**16 + 10))
 
 
 @settings(thorough, max_examples=20)
 @given(text=st.text(min_size=6, max_size=40))
 def test_byte_count_is_the_utf8_bytes_of_all_but_the_first_token(text):
-    assert corpus(text, CharTokenizer(text)).byte_count("train") == len(text[1:].encode())
-    assert corpus(text, ByteTokenizer()).byte_count("train") == len(text.encode()) - 1
+    assert text_of([text], CharTokenizer(text), 4).byte_count("train") == len(text[1:].encode())
+    assert text_of([text], ByteTokenizer(), 4).byte_count("train") == len(text.encode()) - 1
 
 
 def test_bits_per_byte_is_the_surprise_of_the_text_over_its_bytes():
@@ -252,8 +238,8 @@ def test_bits_per_byte_of_the_same_opinion_is_the_same_for_every_tokenizer():
     merges = [b"th", b"the", b"in", b"ing", b" o", "ï".encode()]
     byte_runs = [bytes([byte]) for byte in range(256)]
     found = []
-    for tokenizer in (ByteTokenizer(), BPETokenizer(byte_runs + merges, "gpt2"), choose_tokenizer("char", [text, ""])):
-        data = corpus(text, tokenizer, context_length=7)
+    for tokenizer in (ByteTokenizer(), BPETokenizer(byte_runs + merges, "gpt2"), CharTokenizer(text, end_of_text=True)):
+        data = text_of([text], tokenizer, context_length=7)
         # Each byte is worth 10 bits, so that a token of n bytes is worth 10 n; end-of-text 2.
         bits = [10.0 * len(tokenizer.token_bytes(t)) for t in range(tokenizer.vocab_size - 1)]
         score = evaluate(Unmoved([*bits, 2.0]), data, "train", cross_entropy)

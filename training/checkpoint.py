@@ -1,12 +1,13 @@
 """Weights on disk that are whole or not there: written beside, hashed, renamed, verified before they are used."""
 
-import json
 import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -21,6 +22,7 @@ from training.run import Run
 
 STEP = re.compile(r"step-\d{6,18}")
 FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
+ADAPTERS = (".lora_A", ".lora_B")  # how their parameters' names end
 LARGEST_HEADER = 4 * 2**20  # bytes; a hostile header of 19 MB takes 8 s to parse
 LARGEST_JSON = 2**20
 
@@ -49,6 +51,10 @@ class Manifest(Settings):
     """manifest.json: the SHA-256 of every other file."""
 
     sha256: dict[str, Digest]
+    tokenizer: Digest | None = None
+    """of the run's tokenizer.json; a digit network has none"""
+    base: Digest | None = None
+    """of the weights in the run's base/ that adapters belong to"""
 
 
 class Checkpoint(NamedTuple):
@@ -56,27 +62,46 @@ class Checkpoint(NamedTuple):
 
     folder: Path
     state: State
+    base: str | None
+    """SHA-256 of the weights beside which its adapters learned; None if it holds the whole network"""
 
 
 def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Optimizer]) -> Path:
     """Write checkpoints/step-N so that a crash at any moment leaves either all of it or nothing.
 
+    Of a network with adapters these alone are written; what they adapt is kept once, in base/ beside checkpoints/.
     Raises UserError (exit code 3), before anything is written, if a tensor is not finite.
     """
-    weights = model_tensors(model)
+    weights = own_tensors(model)
     moments = optimizer_tensors(model, optimizers)
     for name, tensor in {**weights, **moments}.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(f"{name} is no longer finite, so step {state.step} is not saved; the last one is good", 3)
+    base = None
+    if has_adapters(model):
+        from training.base import keep_base
+
+        base = keep_base(checkpoints, model)
     folder = checkpoints / f"step-{state.step:06d}"
-    beside = checkpoints / f".{folder.name}.partial"
+    tensors = {"model.safetensors": weights, "optimizer.safetensors": moments}
+    write(folder, tensors, {"state.json": state.model_dump_json()}, base=base, tokenizer=tokenizer_hash(checkpoints))
+    return folder
+
+
+def write(folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, str], **bound: str | None) -> None:
+    """Make a folder of these files, and of a manifest of them and of what they are bound to; all of it or nothing.
+
+    It takes the place of an older one.
+    """
+    beside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    save_file(weights, beside / "model.safetensors")
-    save_file(moments, beside / "optimizer.safetensors")
-    (beside / "state.json").write_text(state.model_dump_json())
-    manifest = {"sha256": {name: sha256(beside / name) for name in sorted(FILES)}}
-    (beside / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    for name, content in tensors.items():
+        save_file(content, beside / name)
+    for name, text in texts.items():
+        (beside / name).write_text(text)
+    manifest = Manifest(sha256={name: sha256(beside / name) for name in sorted({**tensors, **texts})}, **bound)
+    (beside / "manifest.json").write_text(manifest.model_dump_json(indent=1, exclude_none=True))
     for file in beside.iterdir():
         file.chmod(0o644)
         sync(file)
@@ -84,19 +109,18 @@ def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Opt
     if folder.exists():  # left from before a resume; its twin replaces it
         shutil.rmtree(folder)
     beside.rename(folder)
-    sync(checkpoints)
-    return folder
+    sync(folder.parent)
 
 
 def verify(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`, if its files are exactly those of its manifest, hash by hash.
 
-    Raises Damaged otherwise.
+    Raises Damaged otherwise, and UserError if the run's tokenizer is not the one it was trained with.
     """
     try:
         if sorted(os.listdir(folder)) != sorted(FILES | {"manifest.json"}):
             raise Damaged(folder, "its files are not those of a checkpoint")
-        manifest = Manifest.model_validate_json(small(folder / "manifest.json"))
+        manifest = read_manifest(folder)
         if manifest.sha256.keys() != FILES:
             raise Damaged(folder, "its manifest does not list its files")
         for name, digest in manifest.sha256.items():
@@ -105,7 +129,26 @@ def verify(folder: Path) -> Checkpoint:
         state = State.model_validate_json(small(folder / "state.json"))
     except (OSError, ValidationError, RecursionError) as error:
         raise Damaged(folder, str(error).splitlines()[0]) from error
-    return Checkpoint(folder, state)
+    return Checkpoint(folder, state, manifest.base)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What manifest.json says. Raises Damaged, and UserError if the run has another tokenizer than in training."""
+    try:
+        manifest = Manifest.model_validate_json(small(folder / "manifest.json"))
+    except (OSError, ValidationError, RecursionError) as error:
+        raise Damaged(folder, str(error).splitlines()[0]) from error
+    if manifest.tokenizer and manifest.tokenizer != tokenizer_hash(folder.parent):
+        raise UserError(
+            f"{folder} was trained with another tokenizer.json than the one beside it now; put that back", 1
+        )
+    return manifest
+
+
+def tokenizer_hash(checkpoints: Path) -> str | None:
+    """The SHA-256 of the tokenizer.json of the run that these checkpoints belong to; None if it has none."""
+    file = checkpoints.parent / "tokenizer.json"
+    return sha256(file) if file.is_file() else None
 
 
 def step_folders(checkpoints: Path) -> list[Path]:
@@ -162,6 +205,17 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().contiguous() for name, p in model.named_parameters()}
 
 
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds of a network: its adapters where it has some, else all of it."""
+    adapted = has_adapters(model)
+    return {name: tensor for name, tensor in model_tensors(model).items() if name.endswith(ADAPTERS) or not adapted}
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether the network is one of [model.lora]."""
+    return any(name.endswith(ADAPTERS) for name, _ in model.named_parameters())
+
+
 def resume(run: Run, model: nn.Module, optimizers: list[Optimizer]) -> int | None:
     """Take up the run's newest good checkpoint and cut its log back to that moment.
 
@@ -178,8 +232,15 @@ def resume(run: Run, model: nn.Module, optimizers: list[Optimizer]) -> int | Non
 
 
 def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Copy the saved weights into the model. Raises Damaged if names, shapes or types differ."""
-    wanted = model_tensors(model)
+    """Copy the saved weights, and those of the base that adapters belong to, into the model.
+
+    Raises Damaged if names, shapes or types differ, and if the base is not the one that the checkpoint belongs to.
+    """
+    if has_adapters(model):
+        from training.base import load_base
+
+        load_base(checkpoint, model)
+    wanted = own_tensors(model)
     for name, tensor in read_tensors(checkpoint.folder / "model.safetensors", wanted).items():
         wanted[name].copy_(tensor)
 
@@ -218,29 +279,36 @@ def load_optimizers(checkpoint: Checkpoint, model: nn.Module, optimizers: list[O
 def read_tensors(file: Path, wanted: dict[str, Tensor] | None) -> dict[str, Tensor]:
     """The tensors of a safetensors file; names, shapes and types are checked before any is read.
 
-    Raises Damaged, also for a header that is too large to be parsed in good time.
+    Raises Damaged.
     """
+    with open_tensors(file) as tensors:
+        if wanted is not None:
+            found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
+            expected = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
+            if found != expected:
+                strange = sorted(set(found.items()) ^ set(expected.items()))[0][0]
+                raise Damaged(file.parent, f"{file.name}: {strange} does not fit this network")
+        return {name: tensors.get_tensor(name) for name in tensors.keys()}
+
+
+@contextmanager
+def open_tensors(file: Path) -> Iterator[Any]:
+    """An open safetensors file. Raises Damaged if it is none, or its header too large to be parsed in good time."""
     try:
         with file.open("rb") as raw:
             if int.from_bytes(raw.read(8), "little") > LARGEST_HEADER:
                 raise Damaged(file.parent, f"{file.name} has too large a header")
         with safe_open(file, framework="pt") as tensors:
-            if wanted is not None:
-                found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
-                expected = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
-                if found != expected:
-                    strange = sorted(set(found.items()) ^ set(expected.items()))[0][0]
-                    raise Damaged(file.parent, f"{file.name}: {strange} does not fit this network")
-            return {name: tensors.get_tensor(name) for name in tensors.keys()}
+            yield tensors
     except (OSError, SafetensorError) as error:
         raise Damaged(file.parent, f"{file.name}: {error}") from error
 
 
-def small(path: Path) -> bytes:
+def small(path: Path, largest: int = LARGEST_JSON) -> bytes:
     """The bytes of a file that has no reason to be large. Raises Damaged if it is."""
     with path.open("rb") as file:
-        content = file.read(LARGEST_JSON + 1)
-    if len(content) > LARGEST_JSON:
+        content = file.read(largest + 1)
+    if len(content) > largest:
         raise Damaged(path.parent, f"{path.name} is too large")
     return content
 

@@ -72,8 +72,12 @@ def validation_losses(run: Run) -> list[float]:
 
 def out_of_patience(learner: Learner, run: Run) -> bool:
     """Whether the last `patience` evaluations brought no new best."""
-    patience, losses = learner.config.train.patience, validation_losses(run)
-    return bool(patience and losses and len(losses) - 1 - losses.index(min(losses)) >= patience)
+    patience, seen = learner.config.train.patience, [line for line in read_log(run.folder) if "val_loss" in line]
+    best = min(seen, key=lambda line: line["val_loss"], default={})
+    if not (patience and seen) or len(seen) - 1 - seen.index(best) < patience:
+        return False
+    say(f"no better validation loss in {patience} evaluations; the best is step {best['step']:,}")
+    return True
 
 
 def show_sample(learner: Learner, run: Run, step: int) -> None:

@@ -28,12 +28,25 @@ class Learner(NamedTuple):
     optimizers: list[Optimizer]
 
 
+def build_network(config: Config) -> nn.Module:
+    """The network with first weights from torch's random state; only what is to learn requires a gradient.
+
+    Raises UserError for adapters and frozen parts that don't fit it.
+    """
+    assert config.model is not None and config.model.kind != "auto"
+    model = build_model(config.model)
+    if config.train.freeze:
+        from training.freeze import freeze
+
+        freeze(model, config.train.freeze)
+    return model
+
+
 def build_learner(config: Config, data: Dataset) -> Learner:
-    """A network with its first weights, drawn from the run's seed."""
-    assert config.model is not None
+    """A network with its first weights, drawn from the run's seed, about to learn."""
     train = config.train
     torch.set_num_threads(int(train.threads))
     torch.manual_seed(train.seed)
-    model = build_model(config.model).to(train.device)
+    model = build_network(config).to(train.device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     return Learner(config, data, model, wrap(model, train), parameters, build_optimizers(model, config.optim))

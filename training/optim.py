@@ -52,9 +52,13 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
 
     hidden = [p for p in hidden_matrices(model) if p.requires_grad]
     others = [p for p in rest if not any(p is h for h in hidden)]
-    groups = [{"params": hidden, "lr": config.muon_lr, "peak_lr": config.muon_lr}]
-    muon = Muon(groups, momentum=config.momentum or 0.95, weight_decay=config.weight_decay)
-    return [muon, adamw(groups_of(others, config), config, fused)]
+    optimizers: list[Optimizer] = []
+    if hidden:
+        groups = [{"params": hidden, "lr": config.muon_lr, "peak_lr": config.muon_lr}]
+        optimizers.append(Muon(groups, momentum=config.momentum or 0.95, weight_decay=config.weight_decay))
+    if others:
+        optimizers.append(adamw(groups_of(others, config), config, fused))
+    return optimizers
 
 
 def groups_of(parameters: list[nn.Parameter], config: OptimConfig) -> Groups:

@@ -13,35 +13,17 @@ from configs.errors import UserError
 from configs.schema import Config, GPTConfig, LogConfig
 from data.dataset import Dataset
 from data.text import Text
-from model import build_model
 from training.device import choose_compile, choose_device, choose_dtype, choose_threads
+from training.learner import build_network
 from training.run import Record
-from training.start import Base
 
 EVALUATIONS = 10  # in a run, unless eval_every says otherwise
 EVALUATION_SHARE = 0.1  # of train.minutes; fewer evaluations if ten would take more
 TRIAL_SECONDS, TRIAL_STEPS = 1.0, 20
-BYTES_EACH = 16  # float32 weight, gradient and Adam's two moments
+BYTES_EACH, BYTES_LEARNING = 4, 12  # a float32 weight; its gradient and Adam's two moments
 RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience")} | {
     f"log.{name}" for name in LogConfig.model_fields
 }
-
-
-def with_base(asked: Config, base: Base) -> Config:
-    """The config with the network of the run that it starts from.
-
-    Dropout may differ. Raises UserError for any other setting of [model] that does.
-    """
-    model = base.model_config
-    given = asked.model.model_dump(include=asked.model.model_fields_set) if asked.model else {}
-    for name, value in given.items():
-        if name != "dropout" and getattr(model, name, None) != value:
-            raise UserError(
-                f"model.{name}={value!r} does not fit train.start={asked.train.start}, whose network has "
-                f"{getattr(model, name, 'no such setting')!r}; leave [model] out"
-            )
-    dropout = given.get("dropout", model.dropout)
-    return asked.model_copy(update={"model": model.model_copy(update={"dropout": dropout})})
 
 
 def with_vocabulary(asked: Config, data: Dataset) -> Config:
@@ -56,17 +38,7 @@ def with_vocabulary(asked: Config, data: Dataset) -> Config:
 
 def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) -> tuple[Config, float]:
     """The same run with a value for every `auto`, and the seconds of one step as `time_step` measures them."""
-    train = asked.train
-    device = choose_device(train.device)
-    config = change(
-        asked,
-        device=device,
-        dtype=choose_dtype(train.dtype, device),
-        threads=choose_threads(train.threads, count_parameters(asked)),
-        compile=choose_compile(train.compile, device, train.steps or 0),
-        steps=train.steps if train.minutes is None else 1,
-        minutes=None,
-    )
+    train, config = asked.train, on_this_machine(asked)
     if train.epochs is not None:
         per_epoch = data.count("train") / (train.batch_size * train.accumulate)
         config = change(config, steps=math.ceil(train.epochs * per_epoch), epochs=None)
@@ -78,6 +50,20 @@ def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) 
     assert config.train.steps is not None
     eval_every = train.eval_every or max(1, math.ceil(config.train.steps / evaluations))
     return change(config, eval_every=eval_every, save_every=train.save_every or eval_every), seconds
+
+
+def on_this_machine(asked: Config) -> Config:
+    """The same run with device, precision, threads and compilation settled; minutes count as one step."""
+    train, device = asked.train, choose_device(asked.train.device)
+    return change(
+        asked,
+        device=device,
+        dtype=choose_dtype(train.dtype, device),
+        threads=choose_threads(train.threads, count_parameters(asked)),
+        compile=choose_compile(train.compile, device, train.steps or 0),
+        steps=train.steps if train.minutes is None else 1,
+        minutes=None,
+    )
 
 
 def change(config: Config, **updates: Any) -> Config:
@@ -109,19 +95,19 @@ def fit(budget: float, config: Config, data: Dataset, seconds: float) -> tuple[i
     return evaluations, max(1, int((budget - (evaluations + 1) * each) / seconds))
 
 
-def count_parameters(config: Config) -> int:
-    """How many numbers the network has; it is built on the meta device, which takes no memory."""
-    assert config.model is not None
+def count_parameters(config: Config, learning: bool = False) -> int:
+    """How many numbers the network has, or learns; it is built on the meta device, which takes no memory."""
     with torch.device("meta"):
-        return sum(p.numel() for p in build_model(config.model).parameters())
+        return sum(p.numel() for p in build_network(config).parameters() if p.requires_grad or not learning)
 
 
 def require_memory(config: Config) -> None:
     """Raises UserError where weights, gradients and Adam's two moments alone exceed the machine's memory."""
-    need, have = BYTES_EACH * count_parameters(config), memory(choose_device(config.train.device))
+    count, have = count_parameters(config), memory(choose_device(config.train.device))
+    need = BYTES_EACH * count + BYTES_LEARNING * count_parameters(config, learning=True)
     if have and need > have:
         raise UserError(
-            f"this network has {need // BYTES_EACH:,} parameters; with gradients and Adam's moments they "
+            f"this network has {count:,} parameters; with gradients and Adam's moments they "
             f"need {need / 1e9:,.0f} GB of the {have / 1e9:,.0f} GB here; use a smaller model.n_embd or n_layer"
         )
 
@@ -140,8 +126,10 @@ def describe(config: Config, data: Dataset, seconds: float) -> str:
     a_step = train.batch_size * train.accumulate
     examples, targets = ("images", "images") if data.positions == 1 else ("windows", "tokens")
     seen = train.steps * a_step
+    count, learning = count_parameters(config), count_parameters(config, learning=True)
+    share = f", of which {learning:,} ({learning / count:.2%}) learn" if learning < count else ""
     return (
-        f"{count_parameters(config):,} parameters, {train.loss.replace('_', ' ')}, {config.optim.name}\n"
+        f"{count:,} parameters{share}, {train.loss.replace('_', ' ')}, {config.optim.name}\n"
         f"{data.count('train'):,} {examples} to learn from, {data.count('val'):,} to choose by\n"
         f"{train.steps:,} steps of {a_step} {examples} = {seen * data.positions:,} {targets}, "
         f"{seen / data.count('train'):.1f} epochs: about {duration(seconds * train.steps)} "

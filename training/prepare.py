@@ -1,8 +1,8 @@
 """All that happens before the first step: a command line becomes settings, data, a plan and a run folder."""
 
-import json
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +13,9 @@ from configs.schema import Config, MLPConfig
 from data.dataset import Dataset
 from data.text import Text, open_text
 from data.tokenizer import Tokenizer
+from training import checkpoint
 from training.device import memory_explained
-from training.plan import continued, describe, require_memory, resolve, with_base, with_vocabulary
+from training.plan import continued, describe, require_memory, resolve, with_vocabulary
 from training.report import say
 from training.restore import tokenizer_of
 from training.run import Record, Run, machine, open_run, read_record, run_folder
@@ -39,8 +40,17 @@ class Job(NamedTuple):
 def prepare(command: Command, time_step: Callable[[Dataset, Config], float]) -> Job | None:
     """What the command asks for, ready to be trained; None for --dry-run. Raises UserError."""
     folder = run_folder(command.run)
-    going_on = command.resume and (folder / "run.json").exists()
-    return go_on(command, folder) if going_on else begin(command, folder, time_step)
+    if command.resume and (folder / "run.json").exists():
+        if checkpoint.step_folders(folder / "checkpoints"):
+            return go_on(command, folder)
+        command = begun_before(command, read_record(folder))
+    return begin(command, folder, time_step)
+
+
+def begun_before(command: Command, record: Record) -> Command:
+    """The command that began a run which was stopped before its first checkpoint, and so begins again."""
+    settings, origins = record.asked | command.settings, record.origins | command.origins
+    return command._replace(settings=settings, origins=origins)
 
 
 def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config], float]) -> Job | None:
@@ -48,9 +58,19 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
     wanted = check(command.settings, command.origins)
     base = find_base(wanted.train.start) if wanted.train.start else None
     if base:
+        from training.adapt import fitted, with_base
+
         wanted = with_base(wanted, base)
-    require_memory(wanted)
-    data = open_data(wanted, base.tokenizer if base else None)
+    tokenizer = base.tokenizer if base else None
+    if command.settings.get("model.kind") == "auto" and not isinstance(wanted.model, MLPConfig):
+        from training.sizes import plan_text
+
+        wanted, data = plan_text(wanted, tokenizer, time_step)
+    else:
+        require_memory(wanted)
+        data = open_data(wanted, tokenizer)
+    if base:
+        wanted, base = fitted(wanted, base, data)
     with memory_explained(wanted.train):
         config, seconds = resolve(with_vocabulary(wanted, data), data, partial(time_step, data))
     say(describe(config, data, seconds))
@@ -60,7 +80,7 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
     asked, origins = command.settings, command.origins
     run.describe(Record(asked=asked, origins=origins, resolved=config, data_sha256=data.sha256, machine=machine()))
     if isinstance(data, Text):
-        run.write("tokenizer.json", json.dumps(data.tokenizer.to_json()))
+        run.write("tokenizer.json", data.tokenizer.file)
     return Job(config, data, run, base, LATEST * 60 * (wanted.train.minutes or math.inf))
 
 
@@ -68,7 +88,12 @@ def go_on(command: Command, folder: Path) -> Job | None:
     """A run that continues, with its own settings, tokenizer and data."""
     record = read_record(folder)
     config = continued(command.settings, record)
+    for newest in checkpoint.step_folders(folder / "checkpoints")[:1]:
+        with suppress(checkpoint.Damaged):  # it is looked for an older one later
+            checkpoint.read_manifest(newest)  # a wrong tokenizer is named before it makes any tokens
     data = open_data(config, tokenizer_of(folder))
+    if config.train.start and checkpoint.last(folder / "checkpoints") is None:
+        raise UserError(f"{folder} has no checkpoint that is whole; begin it anew with --overwrite", 1)
     if data.sha256 != record.data_sha256:
         raise UserError(
             f"{' '.join(config.data.path)} has changed since {folder} began, so that can't go on exactly; begin a new "

@@ -25,14 +25,16 @@ class Restored(NamedTuple):
 
     @property
     def model_config(self) -> MLPConfig | GPTConfig:
-        """The network's settings."""
-        assert self.record.resolved.model is not None
-        return self.record.resolved.model
+        """The network's settings; adapters are merged, so it has none."""
+        model = self.record.resolved.model
+        assert isinstance(model, MLPConfig | GPTConfig)
+        return model.model_copy(update={"lora": None}) if isinstance(model, GPTConfig) else model
 
 
 def restore(name: str, which: str = "best") -> Restored:
     """The network of a run, with the weights of a checkpoint: best, last, or a step such as step-500.
 
+    Adapters are merged into the weights: what comes back is always a plain network.
     `name` is a run or one of its checkpoint folders. Raises UserError if there is nothing that can be used.
     """
     folder = run_folder(name)
@@ -40,7 +42,7 @@ def restore(name: str, which: str = "best") -> Restored:
         folder, which = folder.parents[1], folder.name
     record = read_record(folder)
     found = find_checkpoint(folder / "checkpoints", which)
-    if record.resolved.model is None:
+    if not isinstance(record.resolved.model, MLPConfig | GPTConfig):
         raise UserError(f"{folder}/run.json describes no network", 1)
     model = build_model(record.resolved.model)
     if found.state.quantized and isinstance(model, GPT):
@@ -48,6 +50,10 @@ def restore(name: str, which: str = "best") -> Restored:
 
         quantize(model)
     checkpoint.load_model(found, model)
+    if isinstance(model, GPT) and model.config.lora:
+        from model.lora import merge_lora
+
+        merge_lora(model)
     return Restored(folder, record, found, model.eval(), tokenizer_of(folder))
 
 

@@ -1,5 +1,6 @@
 """Where training starts from: the network, weights and tokenizer of something that has been trained before."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -7,8 +8,12 @@ from torch import Tensor, nn
 
 from configs.schema import GPTConfig, MLPConfig
 from data.tokenizer import Tokenizer
-from training.checkpoint import model_tensors
+from training.checkpoint import ADAPTERS, model_tensors
+from training.report import say
 from training.restore import restore
+from training.run import run_folder
+
+GPT2 = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")  # OpenAI's four on the Hugging Face Hub
 
 
 class Base(NamedTuple):
@@ -24,13 +29,29 @@ class Base(NamedTuple):
 
 
 def find_base(name: str) -> Base:
-    """What `train.start` names: a run, or one of its checkpoint folders. Raises UserError if there is none."""
+    """What `train.start` names: a run or one of its checkpoint folders; else OpenAI's GPT-2 of that name, with or
+    without `openai-community/`; else a Hugging Face folder. Which it was is said.
+
+    Raises UserError if there is none, or it can't be used.
+    """
+    known, folder = name.removeprefix("openai-community/"), Path(name).expanduser()
+    is_run = (run_folder(name) / "run.json").is_file()
+    if not is_run and (known in GPT2 or (folder / "config.json").is_file()):
+        from training.huggingface import download, read_gpt2
+
+        folder = download(known) if known in GPT2 else folder
+        base = Base(name, *read_gpt2(folder))
+        say(f"starting from {folder}, a Hugging Face folder")
+        return base
+    if is_run and name in GPT2:
+        say(f"starting from your run {run_folder(name)}; OpenAI's network is --train.start openai-community/{name}")
     restored = restore(name)
     return Base(name, restored.model_config, restored.tokenizer, model_tensors(restored.model))
 
 
 @torch.no_grad()
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copy weights of the same names and shapes into the model."""
+    """Copy weights of the same names and shapes into the model; adapters, which only it has, stay as they begin."""
     for name, parameter in model_tensors(model).items():
-        parameter.copy_(weights[name])
+        if not name.endswith(ADAPTERS):
+            parameter.copy_(weights[name])

@@ -11,9 +11,9 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from configs.schema import OptimConfig
 from data.digits import Digits
-from data.text import Document, Text
 from data.tokenizer import ByteTokenizer
 from model import GPT, GPTConfig
+from tests.conftest import text_of
 from tests.lessons.helpers_a import (
     accuracy,
     double_mlp,
@@ -81,7 +81,7 @@ def test_L17_cross_entropy_is_the_mean_of_minus_log_p_of_the_right_token():
 def test_L17_every_position_is_to_predict_the_token_after_it():
     """What is a GPT?: it learns from raw text, where each token is the answer to the question before it."""
     text = "".join(chr(33 + i) for i in range(90))  # each character once, so a pair names its place
-    data = Text({"train": [Document("alphabet", text)]}, ByteTokenizer(), context_length=8)
+    data = text_of([text], ByteTokenizer(), context_length=8)
     x, y = data.batch("train", 0, 16)
     assert x.shape == y.shape == (16, 8)
     assert torch.equal(y, x + 1)

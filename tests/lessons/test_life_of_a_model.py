@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from configs.schema import DataConfig
+from configs.schema import DataConfig, LoRAConfig, OptimConfig
 from data.text import open_text
-from model import GPT, GPTConfig
+from model import GPT, GPTConfig, build_model
+from model.lora import merge_lora
+from tests.lessons.helpers_b import drawn, small
 from training.checkpoint import sha256
 from training.device import choose_device
 from training.evaluate import evaluate
 from training.loss import cross_entropy
+from training.optim import build_optimizers
 from training.restore import restore
 from training.run import read_log
 
@@ -47,7 +50,7 @@ def tune(shell, tiny, poem, base):
 def test_L99_reading_raw_text_teaches_more_than_how_common_letters_are(shell, tiny, workplace):
     """Life of a model: pre-training needs nothing but text; each next letter is the lesson and the answer."""
     assert shell("train.py", *tiny, *FAST, "--data.path", textwrap.__file__)[0] == 0
-    val = open_text(DataConfig(path=textwrap.__file__), context_length=16, seed=0).tokens["val"]
+    val = open_text(DataConfig(path=textwrap.__file__), context_length=16, seed=0).tokens["val"][:]
     share = np.bincount(val)[np.unique(val)] / len(val)
     entropy = -(share * np.log(share)).sum()  # the best that can be done without looking at the context
     assert read_log(workplace / "runs/tiny")[-1]["val_loss"] < entropy
@@ -73,6 +76,62 @@ def test_L100_fine_tuning_leaves_the_base_as_it_was(base, tune):
     before = {file: sha256(file) for file in base.rglob("*") if file.is_file()}
     tune(steps=70)
     assert {file: sha256(file) for file in base.rglob("*") if file.is_file()} == before
+
+
+@pytest.fixture
+def adapted() -> GPT:
+    """A small network with adapters of rank 3, before it has learned anything."""
+    torch.manual_seed(0)
+    return build_model(small(lora=LoRAConfig(rank=3, targets=["query", "value", "up"]))).eval()
+
+
+TOKENS = torch.tensor([[3, 1, 4, 1, 5]])
+
+
+def test_L101_with_fresh_adapters_a_network_is_what_it_was(adapted):
+    """Life of a model: B is zero at first, so that adapters add nothing until they have learned something."""
+    plain = GPT(small()).eval()
+    plain.load_state_dict({name: p for name, p in adapted.state_dict().items() if "lora" not in name})
+    assert torch.equal(adapted(TOKENS), plain(TOKENS))
+
+
+def test_L101_the_adapters_learn_and_the_base_stands_still(adapted):
+    """Life of a model: with LoRA the trained weights are frozen, and two thin matrices beside each of them learn."""
+    before = {name: p.detach().clone() for name, p in adapted.named_parameters()}
+    optimizers = build_optimizers(adapted, OptimConfig(lr=0.1, weight_decay=0.1))
+    for _ in range(2):  # in the first step only B has a gradient, for it is zero
+        cross_entropy(adapted(TOKENS), TOKENS.roll(-1)).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    moved = {name for name, p in adapted.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {name for name in before if name.endswith(("lora_A", "lora_B"))}
+
+
+def test_L101_merged_into_the_weights_adapters_give_the_same_scores(adapted):
+    """Life of a model: W + (alpha / rank) B A is a plain matrix, so a merged adapter costs nothing in use."""
+    model = drawn(adapted)
+    before = model(TOKENS)
+    merge_lora(model)
+    assert not any("lora" in name for name, _ in model.named_parameters())
+    torch.testing.assert_close(model(TOKENS), before, rtol=0, atol=1e-10)
+
+
+def test_L101_an_adapter_has_rank_times_inputs_plus_outputs_numbers(adapted):
+    """Life of a model: a product of rank r takes r (inputs + outputs) numbers, far fewer than inputs x outputs."""
+    learning = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    assert learning == 2 * 3 * ((12 + 12) + (12 + 12) + (12 + 48))  # layers, rank, query and value and up
+
+
+def test_L101_what_adapters_add_has_at_most_their_rank(adapted):
+    """Life of a model: LoRA bets that what a task changes in a matrix is a map of low rank."""
+    model = drawn(adapted)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    merge_lora(model)
+    matrices = {n: p for n, p in model.named_parameters() if n.startswith("blocks.0") and p.ndim == 2}
+    ranks = {name: int(torch.linalg.matrix_rank(p - before[name], atol=1e-9)) for name, p in matrices.items()}
+    targets = {f"blocks.0.{name}.weight" for name in ("attention.query", "attention.value", "mlp.layers.0")}
+    assert ranks == {name: 3 if name in targets else 0 for name in matrices}
 
 
 def test_L106_the_network_goes_on_from_its_prompt(shell, base):

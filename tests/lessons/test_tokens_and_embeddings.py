@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from configs.schema import OptimConfig
-from data.tokenizer import BPETokenizer, ByteTokenizer, CharTokenizer, decode
+from data.bpe import BPETokenizer
+from data.tokenizer import ByteTokenizer, CharTokenizer, decode
 from model import GPT
 from model.attention import CausalSelfAttention, attention_pattern
 from model.generate import Sampling, stream

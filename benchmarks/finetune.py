@@ -1,0 +1,83 @@
+"""What a network that can write already is worth to a new text: python -m benchmarks.finetune [--markdown FOLDER].
+
+The base is python.toml's network after 1,200 steps. Two new texts: the first 100 kB of Tiny Shakespeare and a folder
+of Markdown. For each, and for each of three seeds, the loss over the whole validation split, in nats per byte, of the
+base untouched, of python.toml's recipe from nothing in as many steps and in three times as many, of finetune.toml and
+of lora.toml. Best of the evaluations of each run, as `sample.py` would load it.
+"""
+
+import argparse
+import math
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.figures import ROOT, Rows, learn, write
+from configs.errors import answer
+from data.fetch import fetch
+from data.find import SHAKESPEARE
+from training.restore import restore
+from training.run import read_log
+
+STEPS = 200
+KILOBYTES = 100
+
+
+def losses(run: str) -> list[float]:
+    """The validation losses of a run, in nats per byte."""
+    return [line["val_bits_per_byte"] * math.log(2) for line in read_log(Path("runs") / run) if "val_loss" in line]
+
+
+def megabytes(run: str) -> float:
+    """What a run's best checkpoint takes on disk, optimiser included."""
+    folder = restore(run).checkpoint.folder
+    return sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+
+
+def trainable(run: str) -> float:
+    """Share of the network's parameters that learned."""
+    model = restore(run).model
+    return sum(p.numel() for p in model.parameters() if p.requires_grad) / sum(p.numel() for p in model.parameters())
+
+
+def compare(path: Path, name: str, seed: int) -> dict[str, object]:
+    """One row: every way to learn this text, with one seed."""
+    common = ("--data.path", path, "--train.seed", seed, "--data.val_fraction", 0.1, "--log.sample_tokens", 0)
+    row: dict[str, object] = {"seed": seed}
+    for way, config, steps, more in (
+        ("scratch", "python", STEPS, ()),
+        ("scratch_3x", "python", 3 * STEPS, ()),
+        ("finetuned", "finetune", STEPS, ("--train.start", "base")),
+        ("lora", "lora", STEPS, ("--train.start", "base")),
+    ):
+        run = f"{name}-{way}"
+        learn(config, run, *common, *more, "--train.steps", steps, "--train.eval_every", steps // 10)
+        row[way] = min(losses(run))
+        if more:
+            row |= {"untouched": losses(run)[0], f"{way}_megabytes": megabytes(run)}
+    return row | {"lora_trainable": trainable(f"{name}-lora")}
+
+
+def main() -> None:
+    """Measure, print, write results/finetune_TEXT.json."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--markdown", type=Path, help="a folder with Markdown files; without it, Shakespeare alone")
+    parser.add_argument("--seeds", type=int, default=3)
+    asked = parser.parse_args()
+    tables: dict[str, Rows] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        play = Path("shakespeare.txt")
+        play.write_bytes(fetch(SHAKESPEARE).read_bytes()[: 1000 * KILOBYTES])
+        texts = {"shakespeare": play} | ({"markdown": asked.markdown.resolve()} if asked.markdown else {})
+        learn("python", "base", "--train.steps", 1200, "--train.eval_every", 400)
+        for name, path in texts.items():
+            tables[name] = [compare(path, f"{name}-{seed}", seed) for seed in range(asked.seeds)]
+        os.chdir(ROOT)
+    for name, rows in tables.items():
+        write(f"finetune_{name}", rows)
+
+
+if __name__ == "__main__":
+    sys.exit(answer(main))

@@ -1,0 +1,205 @@
+"""Tokens on disk: flat files of numbers (shards), an index that holds their hashes, and the tokenizer.
+
+    index.json  tokenizer.json  train-00000.bin  train-00001.bin ...  val-00000.bin
+
+Such a folder is a corpus of its own, which can be moved and trained from without the text.
+"""
+
+import hashlib
+import json
+from bisect import bisect_right
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field, ValidationError
+from tqdm import tqdm
+
+from configs.errors import UserError
+from configs.schema import Count, Settings
+from data.progress import progress
+from data.tokenizer import Tokenizer, read_tokenizer
+
+BLOCK = 2**22  # bytes read at once
+SHARD_BYTES = 2**28
+LARGEST_INDEX, LARGEST_TOKENIZER = 2**24, 2**28  # bytes
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Damaged(UserError):
+    """A folder of tokens that is not what was prepared."""
+
+    def __init__(self, folder: Path, reason: object) -> None:
+        super().__init__(f"{folder} is damaged: {reason}", exit_code=1)
+
+
+class Shard(Settings):
+    """One file of tokens."""
+
+    tokens: Count
+    sha256: Digest
+
+
+class Split(Settings):
+    """A training or a validation split, in shards that follow one another."""
+
+    byte_count: Count
+    """UTF-8 bytes of its text"""
+    shards: Annotated[list[Shard], Field(min_length=1)]
+
+
+class Index(Settings):
+    """index.json: all there is to know about the other files."""
+
+    format: Literal[1] = 1
+    corpus: Digest
+    """of the text"""
+    document_count: Count
+    tokenizer: Digest
+    dtype: Literal["uint16", "uint32"]
+    splits: dict[Literal["train", "val"], Split]
+
+    @property
+    def byte_count(self) -> int:
+        """UTF-8 bytes of the whole text."""
+        return sum(split.byte_count for split in self.splits.values())
+
+    @property
+    def sha256(self) -> str:
+        """Of the index and, through the hashes in it, of everything."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
+
+
+class Sealed(Settings):
+    """How the index is stored, so that a change in it is noticed too."""
+
+    index: Index
+    sha256: Digest
+
+
+class Tokens:
+    """A split's tokens, end to end over its shards; they are copied out as they are asked for.
+
+    A shard is mapped into memory for as long as one call lasts: a map that stays keeps every page that was ever
+    touched, so that memory would grow with the corpus.
+    """
+
+    def __init__(self, files: list[Path], counts: list[int], dtype: str) -> None:
+        self.files = files
+        self.ends = np.cumsum(counts).tolist()
+        self.dtype = np.dtype(dtype).newbyteorder("<")
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, span: slice) -> np.ndarray:
+        """The tokens of a slice, int64."""
+        start, stop, _ = span.indices(len(self))
+        return self.windows(np.array([start]), max(0, stop - start))[0]
+
+    def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """`length` tokens from each of the starts on, int64, (starts, length)."""
+        mapped = cache(lambda number: np.memmap(self.files[number], self.dtype, mode="r"))
+        rows = np.empty((len(starts), length), np.int64)
+        for row, start in zip(rows, starts.tolist(), strict=True):
+            filled = 0
+            while filled < length:
+                number = bisect_right(self.ends, start + filled)
+                first = start + filled - (self.ends[number - 1] if number else 0)
+                part = mapped(number)[first : first + length - filled]
+                row[filled : filled + len(part)] = part
+                filled += len(part)
+        return rows
+
+
+class Prepared(NamedTuple):
+    """A corpus as tokens, every one of which has been checked."""
+
+    index: Index
+    tokenizer: Tokenizer
+    tokens: dict[str, Tokens]
+    """by split"""
+    reason: str
+    """why it has this tokenizer"""
+
+    @property
+    def sha256(self) -> str:
+        """Of everything in it."""
+        return self.index.sha256
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Tokens by split."""
+        return {split: len(tokens) for split, tokens in self.tokens.items()}
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether the folder holds tokens rather than text."""
+    return (folder / "index.json").is_file() and any(
+        (folder / n).is_file() for n in ("tokenizer.json", "train-00000.bin")
+    )
+
+
+def shard_file(folder: Path, split: str, number: int) -> Path:
+    """Where a shard lies."""
+    return folder / f"{split}-{number:05}.bin"
+
+
+def write_index(folder: Path, index: Index) -> None:
+    """Write index.json."""
+    (folder / "index.json").write_text(Sealed(index=index, sha256=index.sha256).model_dump_json(indent=1))
+
+
+def read_index(folder: Path) -> Index:
+    """What index.json says. Raises Damaged."""
+    try:
+        sealed = Sealed.model_validate_json(small(folder / "index.json", LARGEST_INDEX))
+    except (ValidationError, RecursionError) as error:
+        raise Damaged(folder, f"index.json: {str(error).splitlines()[-1]}") from error
+    if sealed.index.sha256 != sealed.sha256:
+        raise Damaged(folder, "index.json has changed since it was written")
+    return sealed.index
+
+
+def open_shards(folder: Path, reason: str) -> Prepared:
+    """The tokens in a folder, after a look at every one. Raises Damaged, naming the file that isn't as it was."""
+    try:
+        index = read_index(folder)
+        tokenizer = read_tokenizer(small(folder / "tokenizer.json", LARGEST_TOKENIZER), folder / "tokenizer.json")
+        if tokenizer.sha256 != index.tokenizer:
+            raise Damaged(folder, "tokenizer.json is not the one that its tokens were made with")
+        tokens = {}
+        with progress("checking tokens", sum(f.stat().st_size for f in folder.glob("*.bin"))) as bar:
+            for split, described in index.splits.items():
+                files = [shard_file(folder, split, number) for number in range(len(described.shards))]
+                for file, shard in zip(files, described.shards, strict=True):
+                    check(file, shard, np.dtype(index.dtype).newbyteorder("<"), tokenizer.vocab_size, bar)
+                tokens[split] = Tokens(files, [shard.tokens for shard in described.shards], index.dtype)
+    except FileNotFoundError as error:
+        raise Damaged(folder, f"{Path(error.filename).name} is missing") from error
+    return Prepared(index, tokenizer, tokens, reason)
+
+
+def check(file: Path, shard: Shard, dtype: np.dtype, vocab_size: int, bar: tqdm) -> None:
+    """Raises Damaged unless the file has the shard's size and hash, and only tokens that there are."""
+    if (size := file.stat().st_size) != shard.tokens * dtype.itemsize:
+        raise Damaged(file.parent, f"{file.name} has {size:,} bytes instead of {shard.tokens * dtype.itemsize:,}")
+    digest, largest = hashlib.sha256(), 0
+    with file.open("rb") as content:
+        while block := content.read(BLOCK):
+            digest.update(block)
+            largest = max(largest, int(np.frombuffer(block, dtype).max()))
+            bar.update(len(block))
+    if largest >= vocab_size:
+        raise Damaged(file.parent, f"{file.name} has a token {largest:,}, and the tokenizer has {vocab_size:,} tokens")
+    if digest.hexdigest() != shard.sha256:
+        raise Damaged(file.parent, f"{file.name} has changed since it was written")
+
+
+def small(file: Path, most: int) -> bytes:
+    """The bytes of a file that has no reason to be larger than `most`. Raises Damaged if it is."""
+    if file.stat().st_size > most:
+        raise Damaged(file.parent, f"{file.name} is too large")
+    return file.read_bytes()

@@ -1,0 +1,107 @@
+"""A run is handed on: its network and tokenizer in the files that other software reads."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from configs.errors import OneLineParser, UserError, answer
+from configs.schema import GPTConfig
+from training.run import read_record, run_folder
+
+
+class Request(NamedTuple):
+    """What to hand on, and where to."""
+
+    run: Path
+    """a run, or one of its checkpoints"""
+    checkpoint: str
+    folder: Path
+    """new or empty"""
+    format: str
+
+
+def understand(arguments: list[str]) -> Request:
+    """Check the command line against the run, before torch is loaded. Raises UserError, or SystemExit after --help."""
+    p = OneLineParser("export.py", description=__doc__, allow_abbrev=False)
+    p.add_argument("run", metavar="RUN", help="a name under runs/, a folder, or a checkpoint")
+    p.add_argument("folder", metavar="FOLDER", type=Path, help="where to: a new folder, or an empty one")
+    p.add_argument("--checkpoint", default="best", metavar="WHICH", help="best (default), last, or step-N")
+    p.add_argument(
+        "--format",
+        default="gpt2",
+        choices=FORMATS,
+        help="gpt2 (default): what transformers loads; peft: a LoRA run's adapters",
+    )
+    given = p.parse_args(arguments)
+    run, folder = run_folder(given.run), given.folder.expanduser().resolve()
+    model = read_record(run.parents[1] if run.parent.name == "checkpoints" else run).resolved.model
+    if not isinstance(model, GPTConfig):
+        raise UserError(f"{run} is a digit network, which has no form in {given.format}; only text networks have")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{given.folder} is there already, and only a new or an empty folder is written to")
+    return Request(run, given.checkpoint, folder, given.format)
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes its name once all is written; if that fails, nothing is left."""
+    beside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        if folder.exists():
+            folder.rmdir()  # it is empty
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def as_gpt2(request: Request, folder: Path) -> str:
+    """Hugging Face's GPT-2: float32 weights, and for a BPE run the tokenizer. Returns what to say of it."""
+    from data.bpe import BPETokenizer
+    from training.checkpoint import model_tensors
+    from training.huggingface import write_gpt2
+    from training.restore import restore
+
+    restored = restore(str(request.run), request.checkpoint)
+    config, tokenizer = restored.model_config, restored.tokenizer
+    assert isinstance(config, GPTConfig) and tokenizer is not None
+    write_gpt2(folder, config, tokenizer, model_tensors(restored.model))
+    step = f"{restored.folder}, step {restored.checkpoint.state.step:,}"
+    if isinstance(tokenizer, BPETokenizer):
+        return f"{step}, with its tokenizer"
+    kind = tokenizer.to_json()["kind"]
+    return f"{step}, without a tokenizer.json: a {kind} tokenizer has no form there, and stays in the run"
+
+
+def as_peft(request: Request, folder: Path) -> str:
+    """The adapters of a LoRA run as PEFT loads them, and in base/ the GPT-2 that they belong to."""
+    from training.huggingface import write_gpt2
+    from training.peft import read_base, write_peft
+    from training.restore import restore
+
+    restored = restore(str(request.run), request.checkpoint)
+    config, tokenizer = restored.model_config, restored.tokenizer
+    assert isinstance(config, GPTConfig) and tokenizer is not None
+    write_peft(folder, restored, str(request.folder / "base"))
+    (folder / "base").mkdir()
+    write_gpt2(folder / "base", config, tokenizer, read_base(restored))
+    return f"the adapters of {restored.folder}, step {restored.checkpoint.state.step:,}, and in base/ what they adapt"
+
+
+FORMATS: dict[str, Callable[[Request, Path], str]] = {"gpt2": as_gpt2, "peft": as_peft}
+
+
+def main(request: Request) -> None:
+    """Write the folder and say what is in it."""
+    with written_whole(request.folder) as beside:
+        said = FORMATS[request.format](request, beside)
+    print(f"{request.folder} holds {said}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(answer(lambda: main(understand(sys.argv[1:]))))

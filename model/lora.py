@@ -1,0 +1,71 @@
+"""LoRA: what a network knows stays as it is, and beside each matrix a product of two thin ones learns what is new."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from configs.errors import UserError
+from configs.schema import LoRAConfig
+from model.gpt import GPT
+
+TARGETS = {
+    "query": "attention.query",
+    "key": "attention.key",
+    "value": "attention.value",
+    "out": "attention.out",
+    "up": "mlp.layers.0",
+    "down": "mlp.layers.1",
+}
+
+
+class LoRALinear(nn.Linear):
+    """W x + b + (alpha / rank) B A x, where A and B alone learn (Hu et al. 2021).
+
+    A is rank x inputs and drawn as PyTorch draws a layer's weights, B is outputs x rank and zero: at first the layer
+    is the one it is made of, whose `weight` and `bias` it keeps, by their names.
+    Raises UserError for a rank above the smaller side of W: B A could then be any matrix, for more numbers than W has.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__(base.in_features, base.out_features, device="meta")
+        if rank > min(self.weight.shape):
+            raise UserError(f"model.lora.rank={rank} is above {min(self.weight.shape)}, the smaller side of a matrix")
+        self.weight, self.bias = base.weight, base.bias
+        self.lora_A = nn.Parameter(base.weight.new_empty(rank, base.in_features))
+        self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
+        self.scale = alpha / rank
+        nn.init.kaiming_uniform_(self.lora_A, a=5**0.5)  # U(-1/√n, 1/√n) with n inputs
+
+    def forward(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
+        return super().forward(x) + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The plain layer that computes the same: W + (alpha / rank) B A. It takes the place of W."""
+        plain = nn.Linear(self.in_features, self.out_features, device="meta")
+        plain.weight, plain.bias = self.weight, self.bias
+        plain.weight += self.scale * self.lora_B @ self.lora_A
+        return plain
+
+
+def add_lora(model: GPT, config: LoRAConfig) -> None:
+    """Give the targets of every block an adapter and let nothing else learn. Raises UserError as LoRALinear does.
+
+    rank * (inputs + outputs) numbers then learn for every target.
+    """
+    model.requires_grad_(False)
+    for block in model.blocks:
+        for name in (name for target, name in TARGETS.items() if target in config.targets):
+            base = block.get_submodule(name)
+            assert isinstance(base, nn.Linear)
+            block.set_submodule(name, LoRALinear(base, config.rank, config.alpha))
+
+
+def merge_lora(model: GPT) -> None:
+    """Make a plain network of it again, with the same outputs up to rounding."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoRALinear):
+            model.set_submodule(name, module.merged())
+    model.config = model.config.model_copy(update={"lora": None})
+    model.requires_grad_(True)

@@ -1,0 +1,237 @@
+"""How large a network, for so much text and so much time: what a config of kind "auto" leaves open.
+
+The rule. Networks are tried from the smallest on, each trained for a second to learn how fast it is on this machine.
+The largest is taken that can read TOKENS_EACH tokens for each of its parameters within the budget, where a text counts
+PASSES times at most: what is read more often is learned by heart. What the user has set stays as it is. The numbers
+were found by experiment, see benchmarks/README.md.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from configs.command import check, flatten, merge
+from configs.schema import Config, GPTConfig
+from data.corpus import open_corpus
+from data.dataset import Dataset
+from data.prepare import prepare
+from data.shards import Prepared
+from data.text import Text
+from data.tokenizer import Tokenizer
+from training.plan import count_parameters, duration, on_this_machine, require_memory
+from training.report import say
+
+TOKENS_EACH = 1.0
+PASSES = 30
+FEWEST_STEPS = 200  # even of a poem
+STEPS_IN_A_PASS = 8
+HELD_OUT = 200_000  # bytes are enough to choose by
+TOO_SHORT = 2_000  # bytes; a tenth of less is no evidence
+BUSY = 0.85  # share of the time that goes into steps; the rest is evaluation
+DROPOUT = 0.1
+RATES = {"optim.lr": 1.5e-2, "optim.muon_lr": 4e-2}
+TUNING = 1 / 3  # of these, so that a trained network keeps what it knows
+
+
+class Size(NamedTuple):
+    """One of the networks that are tried; a token costs it about twice as much as the one before."""
+
+    n_layer: int
+    n_head: int
+    n_embd: int
+    context_length: int
+    batch_size: int
+
+
+LADDER = (
+    Size(2, 2, 64, 64, 16),
+    Size(4, 2, 64, 64, 16),
+    Size(4, 2, 96, 64, 16),
+    Size(4, 2, 128, 128, 16),
+    Size(4, 3, 192, 128, 16),
+    Size(6, 4, 256, 128, 24),
+    Size(6, 6, 384, 256, 16),
+    Size(8, 8, 512, 512, 16),
+    Size(12, 12, 768, 1024, 16),
+)
+
+
+class Choice(NamedTuple):
+    """A setting that was left open, what it became, and why."""
+
+    name: str
+    """dotted"""
+    value: Any
+    reason: str
+
+
+class Trial(NamedTuple):
+    """A network that was tried, and what the budget buys it."""
+
+    sizes: dict[str, Any]
+    """that were left open"""
+    config: Config
+    parameters: int
+    seconds: float
+    """of one step"""
+    steps: int
+    """that the budget is enough for"""
+    passes: float
+    """over the text, in so many steps"""
+    seen: float
+    """tokens for each parameter, a text counted PASSES times at most"""
+
+
+def plan_text(
+    asked: Config, tokenizer: Tokenizer | None, time_step: Callable[[Dataset, Config], float]
+) -> tuple[Config, Text]:
+    """The config with a value for all that it leaves open, and its text; says what was chosen and why.
+
+    `asked` has the network of train.start, if there is one, and `tokenizer` is that network's. Raises UserError.
+    """
+    corpus = open_corpus(asked.data)
+    settings = flatten(asked.model_dump(exclude_unset=True, exclude_none=True)) | {"model.kind": "gpt"}
+    choices = [choice for choice in [choose_split(corpus.byte_count)] if choice.name not in settings]
+    text = prepare(corpus, check(chosen(settings, choices), {}).data, tokenizer)
+    choices += describe_tokenizer(text, settings)
+    settings |= {"model.vocab_size": text.tokenizer.vocab_size}
+    choices += choose_network(chosen(settings, choices), text, time_step)
+    choices += choose_rates(settings, tuning=asked.train.start is not None)
+    say(table(choices))
+    config = check(chosen(settings, choices), {})
+    assert isinstance(config.model, GPTConfig)
+    return config, Text(text, config.model.context_length, config.train.seed)
+
+
+def chosen(settings: dict[str, Any], choices: list[Choice]) -> dict[str, Any]:
+    """The settings with the choices among them; a number of steps replaces a number of minutes."""
+    made = {choice.name: choice.value for choice in choices}
+    return merge([("", settings), ("", made)])[0]
+
+
+def choose_split(byte_count: int) -> Choice:
+    """How much of a text of so many bytes is held out."""
+    if byte_count < TOO_SHORT:
+        return Choice("data.val_fraction", 0.0, f"{byte_count:,} bytes are too few to hold any out: all are learned")
+    share = min(0.1, HELD_OUT / byte_count)
+    return Choice("data.val_fraction", share, f"{round(share * byte_count):,} of {byte_count:,} bytes to choose by")
+
+
+def describe_tokenizer(text: Prepared, settings: dict[str, Any]) -> list[Choice]:
+    """What `auto` made of the text."""
+    if settings.get("data.tokenizer") != "auto":
+        return []
+    kind = text.tokenizer.to_json()["kind"]
+    each = text.index.splits["train"].byte_count / text.counts["train"]
+    rows = [Choice("data.tokenizer", kind, text.reason)]
+    if kind == "bpe" and "data.vocab_size" not in settings:
+        rows.append(Choice("data.vocab_size", text.tokenizer.vocab_size, f"{each:.1f} bytes in a token"))
+    return rows
+
+
+def choose_network(
+    settings: dict[str, Any], text: Prepared, time_step: Callable[[Dataset, Config], float]
+) -> list[Choice]:
+    """Sizes, batch and length of training; `time_step` measures the seconds of one step of a config."""
+    trial = try_size(LADDER[0], settings, text, time_step)
+    larger = None
+    for size in LADDER[1:]:
+        try:
+            larger = try_size(size, settings, text, time_step)
+        except torch.OutOfMemoryError:
+            break
+        if larger.sizes == trial.sizes or larger.seen < TOKENS_EACH:
+            break
+        trial = larger
+    return [*sizes_explained(trial, larger, text), *length_explained(trial, settings, text)]
+
+
+def try_size(
+    size: Size, settings: dict[str, Any], text: Prepared, time_step: Callable[[Dataset, Config], float]
+) -> Trial:
+    """Measure what the budget buys for one network of the ladder, as far as the settings leave it open."""
+    sizes = fitted(size, settings, text.counts)
+    config = check(settings | sizes, {})
+    require_memory(config)
+    assert isinstance(config.model, GPTConfig)
+    train, parameters, T = config.train, count_parameters(config), config.model.context_length
+    seconds = time_step(Text(text, T, train.seed), on_this_machine(config))
+    a_pass = text.counts["train"] / (train.batch_size * train.accumulate * T)
+    steps = train.steps or round(train.epochs * a_pass if train.epochs else BUSY * 60 * (train.minutes or 0) / seconds)
+    passes = max(1, steps) / a_pass
+    return Trial(
+        sizes,
+        config,
+        parameters,
+        seconds,
+        max(1, steps),
+        passes,
+        min(passes, PASSES) * text.counts["train"] / parameters,
+    )
+
+
+def fitted(size: Size, settings: dict[str, Any], counts: dict[str, int]) -> dict[str, Any]:
+    """The sizes by name: heads that divide the width, windows that fit into both splits, batches that are only a part
+    of the text. What the user has set is left out.
+    """
+    width = settings.get("model.n_embd", size.n_embd)
+    window = max(2, min(size.context_length, 2 ** int(math.log2(max(4, min(counts.values())) / 2))))
+    sizes = {
+        "model.n_layer": size.n_layer,
+        "model.n_head": max(heads for heads in range(1, size.n_head + 1) if width % heads == 0),
+        "model.n_embd": size.n_embd,
+        "model.context_length": window,
+        "train.batch_size": min(size.batch_size, max(4, counts["train"] // window // STEPS_IN_A_PASS)),
+    }
+    return {name: value for name, value in sizes.items() if name not in settings}
+
+
+def sizes_explained(trial: Trial, larger: Trial | None, text: Prepared) -> list[Choice]:
+    """The sizes of the network that was chosen, each with its reason."""
+    model, train = trial.config.model, trial.config.train
+    assert isinstance(model, GPTConfig)
+    each = text.index.splits["train"].byte_count / text.counts["train"]
+    next_one = f"; the next size, {larger.parameters:,}: {larger.seen:.2g}" if larger and larger is not trial else ""
+    reasons = {
+        "model.n_layer": f"{trial.parameters:,} parameters, {trial.seen:.2g} tokens to read for each{next_one}",
+        "model.n_head": f"of {model.n_embd // model.n_head} numbers each",
+        "model.n_embd": "numbers for each token",
+        "model.context_length": f"tokens in view, about {round(model.context_length * each)} bytes of this text",
+        "train.batch_size": f"windows, {train.batch_size * model.context_length:,} tokens",
+    }
+    return [Choice(name, trial.sizes[name], why) for name, why in reasons.items() if name in trial.sizes]
+
+
+def length_explained(trial: Trial, settings: dict[str, Any], text: Prepared) -> list[Choice]:
+    """Fewer steps than the minutes would allow, and dropout, where a network would learn a text by heart."""
+    choices = []
+    most = max(FEWEST_STEPS, math.ceil(PASSES * trial.steps / trial.passes))
+    if trial.config.train.minutes and trial.steps > most:
+        passes, takes = most * trial.passes / trial.steps, duration(most * trial.seconds)
+        why = "more is learned by heart" if most > FEWEST_STEPS else "fewer teach nothing"
+        choices.append(Choice("train.steps", most, f"{passes:.0f} times through the text, {takes}; {why}"))
+    if trial.passes > PASSES / 2 and trial.parameters > text.counts["train"] and "model.dropout" not in settings:
+        choices.append(Choice("model.dropout", DROPOUT, "more parameters than tokens: makes learning by heart harder"))
+    return choices
+
+
+def choose_rates(settings: dict[str, Any], tuning: bool) -> list[Choice]:
+    """The learning rates; lower ones for a network that has learned something already."""
+    why = "a third of a new network's, so that it keeps what it knows" if tuning else "high, for few steps are made"
+    return [
+        Choice(name, rate * TUNING if tuning else rate, why) for name, rate in RATES.items() if name not in settings
+    ]
+
+
+def table(choices: list[Choice]) -> str:
+    """The choices as a table: setting, value, reason."""
+    rows = [("left open", "chosen", "because"), *((c.name, spelled(c.value), c.reason) for c in choices)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def spelled(value: Any) -> str:
+    """A value as a person writes it."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2g}" if isinstance(value, float) else str(value)
