@@ -13,7 +13,17 @@ from data.corpus import open_corpus
 from data.prepare import prepare
 from data.shards import Prepared
 from tests.conftest import ROOT
-from training.sizes import DROPOUT, HELD_OUT, LADDER, PASSES, TOO_SHORT, choose_network, choose_rates, choose_split, chosen
+from training.sizes import (
+    DROPOUT,
+    HELD_OUT,
+    LADDER,
+    PASSES,
+    TOO_SHORT,
+    choose_network,
+    choose_rates,
+    choose_split,
+    chosen,
+)
 
 OPEN = {"model.kind": "gpt", "data.path": ["x"], "train.device": "cpu"}
 quick = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
