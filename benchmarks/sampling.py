@@ -18,7 +18,8 @@ import torch
 
 from benchmarks.figures import PUBLIC, RESULTS, Rows, summary
 from configs.errors import UserError, answer
-from data.tokenizer import ByteTokenizer, Tokenizer, gpt2_tokenizer
+from data.bpe import gpt2_tokenizer
+from data.tokenizer import ByteTokenizer, Tokenizer
 from model import GPT, GPTConfig
 from model.cache import Reader
 from model.generate import Sampling, distribution, draw, grow, stream, window_start
