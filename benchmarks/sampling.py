@@ -18,12 +18,15 @@ import torch
 
 from benchmarks.figures import PUBLIC, RESULTS, Rows, summary
 from configs.errors import UserError, answer
-from data.tokenizer import ByteTokenizer, Tokenizer, gpt2_tokenizer
+from data.bpe import gpt2_tokenizer
+from data.tokenizer import ByteTokenizer, Tokenizer
 from model import GPT, GPTConfig
 from model.cache import Reader
 from model.generate import Sampling, distribution, draw, grow, stream, window_start
+from model.gpt2 import to_gpt2
 from model.quantize import quantize
-from tests.test_against_huggingface import empty_gpt2, in_their_names
+from tests.huggingface import empty_gpt2
+from training.checkpoint import model_tensors
 from training.run import machine, version
 from training.speak import read
 
@@ -68,11 +71,17 @@ def uncached(model: GPT) -> Writer:
     return write
 
 
+def same_in_transformers(model: GPT) -> Any:
+    """Hugging Face's network with the same weights."""
+    theirs = empty_gpt2(model.config)
+    theirs.load_state_dict(to_gpt2(model_tensors(model), model.config), strict=False)  # the tied matrix comes once
+    theirs.tie_weights()
+    return theirs
+
+
 def huggingface(model: GPT, dtype: torch.dtype = torch.float32, rows: int = 1) -> Writer:
     """transformers' generate, with its cache, on the same weights."""
-    theirs = empty_gpt2(model.config)
-    theirs.load_state_dict(in_their_names(model))
-    theirs = theirs.to(dtype)
+    theirs = same_in_transformers(model).to(dtype)
     view = torch.tensor([prompt_for(model)] * rows)
     settings = {"do_sample": True, "temperature": SAMPLING.temperature, "top_k": SAMPLING.top_k, "use_cache": True}
 
@@ -98,9 +107,7 @@ def ctranslate2_int8(model: GPT, rows: int = 1) -> Writer:
         def get_vocab(self) -> dict[str, int]:
             return {str(token): token for token in range(model.config.vocab_size)}
 
-    theirs = empty_gpt2(model.config)
-    theirs.load_state_dict(in_their_names(model))
-    spec = GPT2Loader()(theirs, Vocabulary())
+    spec = GPT2Loader()(same_in_transformers(model), Vocabulary())
     spec.validate()
     spec.optimize(quantization="int8")
     with tempfile.TemporaryDirectory() as folder:

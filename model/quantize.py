@@ -19,8 +19,7 @@ Product = Callable[[Float[Tensor, "R K"]], Float[Tensor, "R N"]]
 
 def quantize_rows(weight: Float[Tensor, "N K"]) -> tuple[Int8[Tensor, "N K"], Float[Tensor, "N"]]:
     """Whole numbers and a scale for each row; their product is off by half a scale at most."""
-    largest = weight.abs().amax(dim=-1)
-    scale = torch.where(largest > 0, largest, 1) / 127
+    scale = weight.abs().amax(dim=-1).clamp_min(1e-30) / 127
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 

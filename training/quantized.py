@@ -25,6 +25,8 @@ def save_quantized(restored: Restored, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     state = State(step=restored.checkpoint.state.step, log_bytes=0, quantized=True)
     saved = checkpoint.save(folder / "checkpoints", state, quantize(restored.model), [])
-    for name in ("tokenizer.json", "run.json"):  # run.json last: with it the folder is a run
-        shutil.copyfile(restored.folder / name, folder / name)
-    return saved
+    shutil.copyfile(restored.folder / "tokenizer.json", folder / "tokenizer.json")
+    resolved = restored.record.resolved.model_copy(update={"model": restored.model_config})
+    record = restored.record.model_copy(update={"resolved": resolved})
+    (folder / "run.json").write_text(record.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
+    return saved  # run.json came last: with it the folder is a run
