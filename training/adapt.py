@@ -22,7 +22,7 @@ def with_base(asked: Config, base: Base) -> Config:
     """The config with the network of train.start; adapters are the new run's own, and the context may be shorter.
 
     Raises UserError for any other setting of [model] that differs, for more positions than were learned, and for
-    characters that could not be learned.
+    adapters, frozen parts and new characters that don't go together.
     """
     model, start = base.model_config, f"train.start={asked.train.start}"
     given = {name: getattr(asked.model, name) for name in asked.model.model_fields_set} if asked.model else {}
@@ -40,8 +40,7 @@ def with_base(asked: Config, base: Base) -> Config:
         )
     update = {name: value for name, value in given.items() if name in MAY_DIFFER}
     config = asked.model_copy(update={"model": model.model_copy(update=update)})
-    if asked.data.extend:
-        require_free_rows(config)
+    require_that_it_can_learn(config)
     return config
 
 
@@ -71,11 +70,11 @@ def with_rows(rows: Float[Tensor, "V C"], size: int) -> Float[Tensor, "W C"]:
     return torch.cat((rows, rows.mean(dim=0).expand(size - len(rows), -1)))
 
 
-def require_free_rows(config: Config) -> None:
-    """Raises UserError if rows for new characters could not learn."""
+def require_that_it_can_learn(config: Config) -> None:
+    """Raises UserError for adapters and frozen parts that don't fit, and if rows for new characters could not learn."""
     with torch.device("meta"):
         parameters = dict(build_network(config).named_parameters())
-    if not all(parameters[name].requires_grad for name in VOCABULARY if name in parameters):
+    if config.data.extend and not all(parameters[name].requires_grad for name in VOCABULARY if name in parameters):
         raise UserError(
             "data.extend gives new characters rows in the embedding, which [model.lora] and train.freeze keep still; "
             "fine-tune without them first, then start from that run"
