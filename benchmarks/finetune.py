@@ -17,6 +17,7 @@ from benchmarks.figures import ROOT, Rows, learn, write
 from configs.errors import answer
 from data.fetch import fetch
 from data.find import SHAKESPEARE
+from training.plan import count_parameters
 from training.restore import restore
 from training.run import read_log
 
@@ -37,8 +38,8 @@ def megabytes(run: str) -> float:
 
 def trainable(run: str) -> float:
     """Share of the network's parameters that learned."""
-    model = restore(run).model
-    return sum(p.numel() for p in model.parameters() if p.requires_grad) / sum(p.numel() for p in model.parameters())
+    config = restore(run).record.resolved
+    return count_parameters(config, learning=True) / count_parameters(config)
 
 
 def compare(path: Path, name: str, seed: int) -> dict[str, object]:

@@ -19,8 +19,9 @@ from data.tokenizer import CharTokenizer
 from model import GPT, GPTConfig
 from tests.conftest import ROOT
 from training import checkpoint
-from training.checkpoint import Damaged, State
+from training.checkpoint import State
 from training.optim import build_optimizers
+from training.tensorfile import Damaged, read_tensors
 
 CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=8, vocab_size=11, context_length=4)
 
@@ -163,7 +164,7 @@ def test_a_header_too_large_to_parse_is_not_parsed(tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_bytes((2**30).to_bytes(8, "little") + b"{}")
     with pytest.raises(Damaged, match="header"):
-        checkpoint.read_tensors(file, None)
+        read_tensors(file, None)
 
 
 def test_the_best_and_the_newest_are_kept(tmp_path):

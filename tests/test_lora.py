@@ -214,6 +214,18 @@ def test_a_lora_run_can_be_moved_and_needs_nothing_that_it_came_from(shell, runs
     assert shell("sample.py", elsewhere, *words)[1] == before
 
 
+@torch.inference_mode()
+def test_in_eight_bits_a_lora_run_is_a_plain_run(tmp_path):
+    from training.quantized import save_quantized
+
+    restored = restore("lora")
+    tokens, before = TOKENS % 20, restored.model(TOKENS % 20)
+    save_quantized(restored, tmp_path / "small")
+    small = restore(str(tmp_path / "small"))
+    assert (small.model(tokens) - before).abs().max() < 0.05  # of logits around 1; quantising alone, no lost adapters
+    assert (restore("base").model(tokens) - before).abs().max() > 0.1
+
+
 def test_the_loss_of_the_merged_network_is_the_one_that_was_logged():
     from training.evaluate import evaluate
     from training.loss import cross_entropy
@@ -228,10 +240,11 @@ def test_the_loss_of_the_merged_network_is_the_one_that_was_logged():
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 @torch.inference_mode()
-def test_peft_speaks_as_the_run_does(shell, workplace):
+def test_peft_speaks_as_the_run_does(shell, workplace, monkeypatch):
     from peft import AutoPeftModelForCausalLM, PeftModel
     from transformers import AutoModelForCausalLM
 
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code, _, err = shell("export.py", "lora", "out", "--format", "peft")
     assert code == 0 and "the adapters of runs/lora, step " in err and err.count("\n") == 1
     tokens, restored = TOKENS % 20, restore("lora")
@@ -297,6 +310,15 @@ def test_a_mistake_about_adapters_is_one_line(shell, workplace, mistake):
     assert not (workplace / "runs/bad").exists()
 
 
+def test_an_empty_table_asks_for_the_usual_adapters(shell, runs):
+    with open("again.toml", "a") as file:
+        file.write('\n[model]\nkind = "gpt"\n[model.lora]\n')
+    for words in ([], ["--model.lora.rank", "2"]):
+        assert shell("train.py", *AGAIN, "--run", "usual", "--train.steps", "0", "--overwrite", *words)[0] == 0
+        config = read_record(runs / "usual").resolved.model
+        assert isinstance(config, GPTConfig) and config.lora == LoRAConfig(rank=2 if words else 8)
+
+
 def test_adapters_need_a_network_that_has_learned(shell):
     words = ["first.toml", *SIZES, "--model.lora.rank", "4", "--run", "bad"]
     one_line(shell("train.py", *words), "[model.lora]", "train.start")
@@ -338,7 +360,14 @@ def swapped(file: Path) -> None:
     (file.parent / "manifest.json").write_text(json.dumps({"sha256": {file.name: sha256(file)}}))
 
 
-HARM = {"a bit has flipped": damaged, "it is another one": swapped, "it is gone": Path.unlink}
+HARM = {
+    "a bit has flipped": damaged,
+    "it is another one": swapped,
+    "it is gone": Path.unlink,
+    "its hash is another one": lambda file: (file.parent / "manifest.json").write_text(
+        json.dumps({"sha256": {file.name: 64 * "0"}})
+    ),
+}
 
 
 @pytest.mark.parametrize("harm", HARM)

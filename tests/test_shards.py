@@ -179,6 +179,25 @@ def test_a_damaged_folder_is_named_and_never_used(name, place, byte, cut):
             assert str(folder) in str(error) and not unchanged
 
 
+@pytest.mark.parametrize("key", ["byte_count", "corpus", "document_count"])
+def test_a_plausible_change_of_the_index_is_noticed(tmp_path, key):
+    folder = made(tmp_path)
+    sealed = json.loads((folder / "index.json").read_text())
+    place = sealed["index"]["splits"]["val"] if key == "byte_count" else sealed["index"]
+    place[key] = "0" * 64 if key == "corpus" else place[key] + 1
+    (folder / "index.json").write_text(json.dumps(sealed))
+    with pytest.raises(Damaged, match=r"index\.json has changed"):
+        prepared(folder, tokenizer="auto")
+
+
+def test_another_tokenizer_beside_the_tokens_is_noticed(tmp_path):
+    folder = made(tmp_path)
+    other = CharTokenizer("".join(map(chr, range(256))), end_of_text=True)  # with as many tokens
+    (folder / "tokenizer.json").write_text(other.file)
+    with pytest.raises(Damaged, match=r"tokenizer\.json is not the one that its tokens were made with"):
+        prepared(folder, tokenizer="auto")
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "train-00000.bin", "val-00000.bin"])
 def test_a_file_that_is_missing_is_named(tmp_path, name):
     folder = made(tmp_path)

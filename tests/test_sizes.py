@@ -26,7 +26,7 @@ from training.sizes import (
 )
 
 OPEN = {"model.kind": "gpt", "data.path": ["x"], "train.device": "cpu"}
-quick = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(deadline=None, max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def prepared(folder: Path, text: str, val_fraction: float = 0.1) -> Prepared:
@@ -143,7 +143,13 @@ def test_a_trained_network_gets_a_third_of_the_rates():
     assert [c.name for c in choose_rates({"optim.lr": 1.0}, False)] == ["optim.muon_lr"]
 
 
-def test_own_text_needs_one_command_and_the_plan_says_why(shell, workplace, poem):
+@pytest.fixture
+def hasty(monkeypatch):
+    """Networks are tried for one step each."""
+    monkeypatch.setattr("training.plan.TRIAL_SECONDS", 0)
+
+
+def test_own_text_needs_one_command_and_the_plan_says_why(shell, workplace, poem, hasty):
     code, _, err = shell("train.py", ROOT / "configs/text.toml", "--data.path", poem, "--train.steps", "4")
     assert code == 0, err
     for name in ("data.val_fraction", "data.tokenizer", "model.n_layer", "model.context_length", "optim.muon_lr"):
@@ -154,7 +160,7 @@ def test_own_text_needs_one_command_and_the_plan_says_why(shell, workplace, poem
     assert shell("train.py", "--resume", "--run", "text", "--train.steps", 6)[0] == 0
 
 
-def test_a_trained_network_goes_on_with_own_text(shell, workplace, tiny, poem):
+def test_a_trained_network_goes_on_with_own_text(shell, workplace, tiny, poem, hasty):
     shell("train.py", *tiny, "--run", "base")
     words = [ROOT / "configs/text.toml", "--data.path", poem, "--train.start", "base", "--run", "tuned"]
     code, _, err = shell("train.py", *words, "--train.steps", 3)
@@ -164,7 +170,7 @@ def test_a_trained_network_goes_on_with_own_text(shell, workplace, tiny, poem):
 
 
 @pytest.mark.parametrize("text", ["", "a", "ab"])
-def test_a_text_of_nearly_nothing_is_one_line(shell, workplace, text):
+def test_a_text_of_nearly_nothing_is_one_line(shell, workplace, text, hasty):
     (workplace / "t.txt").write_text(text)
     code, out, err = shell("train.py", ROOT / "configs/text.toml", "--data.path", "t.txt")
     assert (code, out) == (2, "") and err.splitlines()[-1].startswith("error: ") and "Traceback" not in err

@@ -88,6 +88,22 @@ def test_characters_are_numbered_in_the_order_of_their_code_points(text):
 
 
 @thorough
+@given(st.text(min_size=1), st.text(), st.text(), st.booleans())
+def test_an_alphabet_grows_at_its_end_and_no_number_changes(first, second, third, end_of_text):
+    old = CharTokenizer(first, end_of_text)
+    new = reread(old.extended(second).extended(third))
+    assert isinstance(new, CharTokenizer)
+    assert [new.token_bytes(token) for token in range(old.vocab_size)] == [
+        old.token_bytes(token) for token in range(old.vocab_size)
+    ]
+    assert new.end_of_text == old.end_of_text and new.vocab_size == len(set(first + second + third)) + end_of_text
+    assert new.encode(first).tolist() == old.encode(first).tolist()
+    for text in (first + second + third, third, ""):
+        assert decode(new, new.encode(text).tolist()) == text
+    assert new.extended(third + first).to_json() == new.to_json()
+
+
+@thorough
 @given(texts)
 def test_bytes_are_their_own_numbers(text):
     assert ByteTokenizer().encode(text).tolist() == list(text.encode())
@@ -198,9 +214,10 @@ plausible = st.fixed_dictionaries(
     optional={
         "characters": st.text(max_size=9).map(lambda text: "".join(sorted(set(text)))) | anything,
         "end_of_text": st.booleans() | anything,
+        "more": st.text(max_size=5) | anything,
         "pattern": st.just("gpt2") | st.just("(a+)+$") | anything,
         "ranks": ranks | anything,
-        "more": anything,
+        "strange": anything,
     },
 )
 
@@ -247,6 +264,9 @@ def test_a_damaged_file_is_a_tokenizer_or_a_users_mistake(place, byte, cut):
         '{"kind":"char","characters":"ba","end_of_text":false}',
         '{"kind":"char","characters":"","end_of_text":false}',
         '{"kind":"char","characters":"ab","end_of_text":1}',
+        '{"kind":"char","characters":"ab","more":"b"}',
+        '{"kind":"char","characters":"ab","more":"cc"}',
+        '{"kind":"char","characters":"ab","more":["c"]}',
         '{"kind":"byte","kind":"python"}',
         '{"kind":"byte","__class__":"os.system"}',
         json.dumps({"kind": "bpe", "pattern": "(a+)+$", "ranks": coded(BYTES)}),

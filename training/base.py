@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from data.fetch import sha256
 from training import checkpoint
-from training.checkpoint import Checkpoint, Damaged, Manifest
+from training.checkpoint import Checkpoint, Manifest
+from training.tensorfile import Damaged, read_tensors, small
 
 WEIGHTS = "model.safetensors"
 
@@ -31,8 +32,13 @@ def keep_base(checkpoints: Path, model: nn.Module) -> str:
     folder = base_folder(checkpoints)
     if not checkpoint.step_folders(checkpoints):
         checkpoint.write(folder, {WEIGHTS: base_tensors(model)}, {})
+    return listed(folder)
+
+
+def listed(folder: Path) -> str:
+    """The SHA-256 of the base's weights according to its manifest. Raises Damaged if that can't be read."""
     try:
-        return Manifest.model_validate_json(checkpoint.small(folder / "manifest.json")).sha256[WEIGHTS]
+        return Manifest.model_validate_json(small(folder / "manifest.json")).sha256[WEIGHTS]
     except (OSError, ValidationError, KeyError, RecursionError) as error:
         raise Damaged(folder, f"its manifest.json can't be read ({type(error).__name__})") from error
 
@@ -45,7 +51,8 @@ def load_base(found: Checkpoint, model: nn.Module) -> None:
     folder, wanted = base_folder(found.folder.parent), base_tensors(model)
     if not (folder / WEIGHTS).is_file():
         raise Damaged(folder, f"{WEIGHTS} is missing, beside which the adapters in {found.folder.name} learned")
-    if sha256(folder / WEIGHTS) != found.base:  # which is None where a manifest has lost it
+    # A checkpoint whose manifest has lost the hash is refused too: then it is None.
+    if not found.base == listed(folder) == sha256(folder / WEIGHTS):
         raise Damaged(folder, f"{WEIGHTS} is not the one beside which the adapters in {found.folder.name} learned")
-    for name, tensor in checkpoint.read_tensors(folder / WEIGHTS, wanted).items():
+    for name, tensor in read_tensors(folder / WEIGHTS, wanted).items():
         wanted[name].copy_(tensor)

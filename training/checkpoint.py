@@ -4,13 +4,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import Field, ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,21 +16,13 @@ from configs.errors import UserError
 from configs.schema import Settings
 from data.fetch import sha256
 from training.run import Run
+from training.tensorfile import Damaged, read_tensors, small, sync
 
 STEP = re.compile(r"step-\d{6,18}")
 FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 ADAPTERS = (".lora_A", ".lora_B")  # how their parameters' names end
-LARGEST_HEADER = 4 * 2**20  # bytes; a hostile header of 19 MB takes 8 s to parse
-LARGEST_JSON = 2**20
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class Damaged(UserError):
-    """A checkpoint that is not what was saved."""
-
-    def __init__(self, folder: Path, reason: object) -> None:
-        super().__init__(f"{folder} is damaged: {reason}", exit_code=1)
 
 
 class State(Settings):
@@ -274,51 +263,3 @@ def load_optimizers(checkpoint: Checkpoint, model: nn.Module, optimizers: list[O
         order = [p for group in optimizer.param_groups for p in group["params"]]
         state = {i: memory[names[p]] for i, p in enumerate(order) if names[p] in memory}
         optimizer.load_state_dict({**saved, "state": state})
-
-
-def read_tensors(file: Path, wanted: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; names, shapes and types are checked before any is read.
-
-    Raises Damaged.
-    """
-    with open_tensors(file) as tensors:
-        if wanted is not None:
-            found = {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}
-            expected = {name: tuple(tensor.shape) for name, tensor in wanted.items()}
-            if found != expected:
-                strange = sorted(set(found.items()) ^ set(expected.items()))[0][0]
-                raise Damaged(file.parent, f"{file.name}: {strange} does not fit this network")
-        return {name: tensors.get_tensor(name) for name in tensors.keys()}
-
-
-@contextmanager
-def open_tensors(file: Path) -> Iterator[Any]:
-    """An open safetensors file. Raises Damaged if it is none, or its header too large to be parsed in good time."""
-    try:
-        with file.open("rb") as raw:
-            if int.from_bytes(raw.read(8), "little") > LARGEST_HEADER:
-                raise Damaged(file.parent, f"{file.name} has too large a header")
-        with safe_open(file, framework="pt") as tensors:
-            yield tensors
-    except (OSError, SafetensorError) as error:
-        raise Damaged(file.parent, f"{file.name}: {error}") from error
-
-
-def small(path: Path, largest: int = LARGEST_JSON) -> bytes:
-    """The bytes of a file that has no reason to be large. Raises Damaged if it is."""
-    with path.open("rb") as file:
-        content = file.read(largest + 1)
-    if len(content) > largest:
-        raise Damaged(path.parent, f"{path.name} is too large")
-    return content
-
-
-def sync(path: Path) -> None:
-    """Wait until the file or folder is on the disk itself (Windows cannot do it for folders)."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

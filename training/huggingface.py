@@ -20,7 +20,7 @@ from data.bpe import BPETokenizer, gpt2_tokenizer
 from data.byte_level import from_tokenizer_json, from_vocab_and_merges, to_tokenizer_config, to_tokenizer_json
 from data.tokenizer import Tokenizer
 from model.gpt2 import GPT2Config, from_gpt2, full_name, gpt2_config, gpt2_shapes, to_gpt2
-from training.checkpoint import open_tensors, small
+from training.tensorfile import open_tensors, small
 
 HUB = "openai-community"  # where OpenAI's own weights are
 PATIENCE = 10  # seconds until a server that doesn't answer counts as none

@@ -10,8 +10,8 @@ from configs.errors import UserError
 from configs.schema import GPTConfig
 from model.peft import peft_config, to_peft
 from training.base import WEIGHTS, base_folder
-from training.checkpoint import read_tensors
 from training.restore import Restored
+from training.tensorfile import read_tensors
 
 
 def write_peft(folder: Path, restored: Restored, base: str) -> None:

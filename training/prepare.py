@@ -20,6 +20,7 @@ from training.report import say
 from training.restore import tokenizer_of
 from training.run import Record, Run, machine, open_run, read_record, run_folder
 from training.start import Base, find_base
+from training.tensorfile import Damaged
 
 LATEST = 1.5  # times the budget of train.minutes: when a run is cut at the latest
 
@@ -89,7 +90,7 @@ def go_on(command: Command, folder: Path) -> Job | None:
     record = read_record(folder)
     config = continued(command.settings, record)
     for newest in checkpoint.step_folders(folder / "checkpoints")[:1]:
-        with suppress(checkpoint.Damaged):  # it is looked for an older one later
+        with suppress(Damaged):  # it is looked for an older one later
             checkpoint.read_manifest(newest)  # a wrong tokenizer is named before it makes any tokens
     data = open_data(config, tokenizer_of(folder))
     if config.train.start and checkpoint.last(folder / "checkpoints") is None:

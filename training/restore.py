@@ -28,7 +28,7 @@ class Restored(NamedTuple):
         """The network's settings; adapters are merged, so it has none."""
         model = self.record.resolved.model
         assert isinstance(model, MLPConfig | GPTConfig)
-        return model.model_copy(update={"lora": None}) if isinstance(model, GPTConfig) else model
+        return without_adapters(model)
 
 
 def restore(name: str, which: str = "best") -> Restored:
@@ -42,9 +42,10 @@ def restore(name: str, which: str = "best") -> Restored:
         folder, which = folder.parents[1], folder.name
     record = read_record(folder)
     found = find_checkpoint(folder / "checkpoints", which)
-    if not isinstance(record.resolved.model, MLPConfig | GPTConfig):
+    config = record.resolved.model
+    if not isinstance(config, MLPConfig | GPTConfig):
         raise UserError(f"{folder}/run.json describes no network", 1)
-    model = build_model(record.resolved.model)
+    model = build_model(without_adapters(config) if found.state.quantized else config)
     if found.state.quantized and isinstance(model, GPT):
         from model.quantize import quantize
 
@@ -55,6 +56,11 @@ def restore(name: str, which: str = "best") -> Restored:
 
         merge_lora(model)
     return Restored(folder, record, found, model.eval(), tokenizer_of(folder))
+
+
+def without_adapters(config: MLPConfig | GPTConfig) -> MLPConfig | GPTConfig:
+    """The plain network that adapters are merged into."""
+    return config.model_copy(update={"lora": None}) if isinstance(config, GPTConfig) else config
 
 
 def find_checkpoint(checkpoints: Path, which: str) -> Checkpoint:
