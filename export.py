@@ -29,12 +29,14 @@ def understand(arguments: list[str]) -> Request:
     p.add_argument("run", metavar="RUN", help="a name under runs/, a folder, or a checkpoint")
     p.add_argument("folder", metavar="FOLDER", type=Path, help="where to: a new folder, or an empty one")
     p.add_argument("--checkpoint", default="best", metavar="WHICH", help="best (default), last, or step-N")
-    p.add_argument(
+    form = p.add_mutually_exclusive_group()
+    form.add_argument(
         "--format",
         default="gpt2",
-        choices=FORMATS,
+        choices=("gpt2", "peft"),
         help="gpt2 (default): what transformers loads; peft: a LoRA run's adapters",
     )
+    form.add_argument("--quantize", choices=("int8",), help="a run for sample.py, in a quarter of the memory")
     given = p.parse_args(arguments)
     run, folder = run_folder(given.run), given.folder.expanduser().resolve()
     model = read_record(run.parents[1] if run.parent.name == "checkpoints" else run).resolved.model
@@ -42,7 +44,7 @@ def understand(arguments: list[str]) -> Request:
         raise UserError(f"{run} is a digit network, which has no form in {given.format}; only text networks have")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{given.folder} is there already, and only a new or an empty folder is written to")
-    return Request(run, given.checkpoint, folder, given.format)
+    return Request(run, given.checkpoint, folder, given.quantize or given.format)
 
 
 @contextmanager
@@ -93,7 +95,19 @@ def as_peft(request: Request, folder: Path) -> str:
     return f"the adapters of {restored.folder}, step {restored.checkpoint.state.step:,}, and in base/ what they adapt"
 
 
-FORMATS: dict[str, Callable[[Request, Path], str]] = {"gpt2": as_gpt2, "peft": as_peft}
+def as_int8(request: Request, folder: Path) -> str:
+    """The run with its weights in eight bits, for sampling."""
+    from training.quantized import save_quantized
+    from training.restore import restore
+
+    restored = restore(str(request.run), request.checkpoint)
+    save_quantized(restored, folder)
+    return (
+        f"{restored.folder}, step {restored.checkpoint.state.step:,}, in eight bits; python sample.py {request.folder}"
+    )
+
+
+FORMATS: dict[str, Callable[[Request, Path], str]] = {"gpt2": as_gpt2, "peft": as_peft, "int8": as_int8}
 
 
 def main(request: Request) -> None:

@@ -186,3 +186,14 @@ def test_the_command_line_is_understood_without_torch():
     code = "import sys, export; assert 'torch' not in sys.modules; export.understand(['--help'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "--checkpoint" in done.stdout, done.stderr
+
+
+def test_a_run_in_eight_bits_is_a_quarter_of_it_and_speaks(shell, tiny, workplace):
+    words = ["--model.n_embd", "128", "--model.tied", "False", "--train.steps", "1"]
+    assert shell("train.py", *tiny, *words)[0] == 0
+    code, out, err = shell("export.py", "tiny", "small", "--quantize", "int8")
+    assert (code, out) == (0, "") and "in eight bits" in err
+    before, after = (next(Path(p).rglob("checkpoints/*/model.safetensors")) for p in ("runs/tiny", "small"))
+    assert after.stat().st_size < 0.3 * before.stat().st_size
+    assert shell("sample.py", "./small", "--max-tokens", 5)[0] == 0
+    refused(shell("export.py", "tiny", "other", "--quantize", "int8", "--format", "peft"), "--quantize")

@@ -10,11 +10,11 @@ from tests.conftest import POEM, ROOT
 README = (ROOT / "README.md").read_text()
 
 
-COMMAND = r"python ((?:train|sample)\.py"
+COMMAND = r"python ((?:train|sample|export)\.py"
 
 
 def commands() -> list[list[str]]:
-    """Every call of train.py and sample.py in the README, in its order, once each."""
+    """Every call of a script in the README, in its order, once each."""
     lines = re.findall(rf"^(?:\$ )?{COMMAND} .*)$|`{COMMAND} [^`]*)`", README, re.M)
     return [shlex.split(words, comments=True) for words in dict.fromkeys(a or b for a, b in lines)]
 
@@ -23,19 +23,19 @@ def test_every_command_works(shell, workplace, monkeypatch):
     some = python_stdlib()[::20]  # of the same kind, and quicker
     monkeypatch.setattr("data.find.python_stdlib", lambda: some)
     shutil.copytree(ROOT / "configs", "configs")
-    (workplace / "my.txt").write_text(POEM * 5)
+    (workplace / "my.txt").write_text(POEM * 5 + "Once upon a time")
     write_three(workplace / "three.png")
     done = set()
     for script, *words in commands():
         code, _, err = shell(script, *shortened(script, words))
         assert code == 0, (script, words, err)
         done.add(script)
-    assert len(commands()) >= 8 and done == {"train.py", "sample.py"}
+    assert len(commands()) >= 10 and done == {"train.py", "sample.py", "export.py"}
 
 
 def shortened(script: str, words: list[str]) -> list[str]:
     """The same command, so that it takes a second."""
-    if {"--test-digits", "--image", "--help", "--list"} & set(words):
+    if script == "export.py" or {"--test-digits", "--image", "--help", "--list"} & set(words):
         return words
     if script == "sample.py":
         return [*words, "--max-tokens", "9"]

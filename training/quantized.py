@@ -23,9 +23,9 @@ def save_quantized(restored: Restored, folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} isn't empty and is left alone; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(restored.folder / "tokenizer.json", folder / "tokenizer.json")  # whose hash the checkpoint names
     state = State(step=restored.checkpoint.state.step, log_bytes=0, quantized=True)
     saved = checkpoint.save(folder / "checkpoints", state, quantize(restored.model), [])
-    shutil.copyfile(restored.folder / "tokenizer.json", folder / "tokenizer.json")
     resolved = restored.record.resolved.model_copy(update={"model": restored.model_config})
     record = restored.record.model_copy(update={"resolved": resolved})
     (folder / "run.json").write_text(record.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")

@@ -95,7 +95,10 @@ def run_folder(name: str) -> Path:
     """A plain name is a folder under runs/; anything with a separator is a path. Raises UserError."""
     if "\0" in name or not name.strip() or len(os.fsencode(name)) > 200 or name in (".", ".."):
         raise UserError(f"--run: {name!r} cannot name a folder")
-    return RUNS / name if os.path.basename(name) == name else Path(name).expanduser()
+    if os.path.basename(name) == name:
+        return RUNS / name
+    path = Path(name).expanduser()
+    return path if len(path.parts) > 1 else path.absolute()  # ./mine must not become mine, which is runs/mine
 
 
 def understand(arguments: list[str]) -> Command:
