@@ -66,7 +66,6 @@ def main() -> None:
     parser.add_argument("--markdown", type=Path, help="a folder with Markdown files; without it, Shakespeare alone")
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
-    tables: dict[str, Rows] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         play = Path("shakespeare.txt")
@@ -74,10 +73,11 @@ def main() -> None:
         texts = {"shakespeare": play} | ({"markdown": asked.markdown.resolve()} if asked.markdown else {})
         learn("python", "base", "--train.steps", 1200, "--train.eval_every", 400)
         for name, path in texts.items():
-            tables[name] = [compare(path, f"{name}-{seed}", seed) for seed in range(asked.seeds)]
+            rows: Rows = []
+            for seed in range(asked.seeds):
+                rows.append(compare(path, f"{name}-{seed}", seed))
+                write(f"finetune_{name}", rows)  # after each, for it takes long
         os.chdir(ROOT)
-    for name, rows in tables.items():
-        write(f"finetune_{name}", rows)
 
 
 if __name__ == "__main__":

@@ -197,3 +197,11 @@ def test_a_run_in_eight_bits_is_a_quarter_of_it_and_speaks(shell, tiny, workplac
     assert after.stat().st_size < 0.3 * before.stat().st_size
     assert shell("sample.py", "./small", "--max-tokens", 5)[0] == 0
     refused(shell("export.py", "tiny", "other", "--quantize", "int8", "--format", "peft"), "--quantize")
+
+
+def test_a_run_in_eight_bits_can_t_learn_and_says_so(shell, tiny):
+    assert shell("train.py", *tiny, "--train.steps", "1")[0] == 0
+    assert shell("export.py", "tiny", "runs/small", "--quantize", "int8")[0] == 0
+    refused(shell("train.py", *tiny, "--run", "tuned", "--train.start", "small"), "int8", "can't learn")
+    code, _, err = shell("train.py", "--resume", "--run", "small", "--train.steps", 9)
+    assert code == 2 and err.splitlines()[-1].startswith("error: ") and "can't learn" in err

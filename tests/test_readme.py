@@ -22,6 +22,7 @@ def commands() -> list[list[str]]:
 def test_every_command_works(shell, workplace, monkeypatch):
     some = python_stdlib()[::20]  # of the same kind, and quicker
     monkeypatch.setattr("data.find.python_stdlib", lambda: some)
+    monkeypatch.setattr("training.plan.TRIAL_SECONDS", 0)
     shutil.copytree(ROOT / "configs", "configs")
     (workplace / "my.txt").write_text(POEM * 5 + "Once upon a time")
     write_three(workplace / "three.png")

@@ -54,6 +54,11 @@ class Checkpoint(NamedTuple):
     base: str | None
     """SHA-256 of the weights beside which its adapters learned; None if it holds the whole network"""
 
+    def require_trainable(self) -> None:
+        """Raises UserError if the weights are int8."""
+        if self.state.quantized:
+            raise UserError(f"{self.folder} holds int8 weights, which can't learn; go on from the run it was made of")
+
 
 def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Optimizer]) -> Path:
     """Write checkpoints/step-N so that a crash at any moment leaves either all of it or nothing.
@@ -214,6 +219,7 @@ def resume(run: Run, model: nn.Module, optimizers: list[Optimizer]) -> int | Non
     if found is None:
         run.cut_log(0)
         return None
+    found.require_trainable()
     load_model(found, model)
     load_optimizers(found, model, optimizers)
     run.cut_log(found.state.log_bytes)

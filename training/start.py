@@ -46,6 +46,7 @@ def find_base(name: str) -> Base:
     if is_run and name in GPT2:
         say(f"starting from your run {run_folder(name)}; OpenAI's network is --train.start openai-community/{name}")
     restored = restore(name)
+    restored.checkpoint.require_trainable()
     return Base(name, restored.model_config, restored.tokenizer, model_tensors(restored.model))
 
 
