@@ -137,10 +137,12 @@ def test_a_tenth_is_held_out_but_never_more_than_is_of_use(size, held):
     assert choose_split(size).value * size == pytest.approx(held)
 
 
-def test_a_trained_network_gets_a_third_of_the_rates():
-    new, tuned = (choose_rates({}, tuning) for tuning in (False, True))
-    assert [t.value / n.value for n, t in zip(new, tuned, strict=True)] == pytest.approx([1 / 3, 1 / 3])
-    assert [c.name for c in choose_rates({"optim.lr": 1.0}, False)] == ["optim.muon_lr"]
+@pytest.mark.parametrize(("name", "rates"), [("muon", ["optim.lr", "optim.muon_lr"]), ("adamw", ["optim.lr"])])
+def test_a_trained_network_gets_a_third_of_its_optimisers_rates(name, rates):
+    new, tuned = (choose_rates({"optim.name": name}, tuning) for tuning in (False, True))
+    assert [c.name for c in new] == [c.name for c in tuned] == rates
+    assert [t.value / n.value for n, t in zip(new, tuned, strict=True)] == pytest.approx([1 / 3] * len(rates))
+    assert [c.name for c in choose_rates({"optim.name": name, "optim.lr": 1.0}, False)] == rates[1:]
 
 
 @pytest.fixture

@@ -31,7 +31,10 @@ HELD_OUT = 200_000  # bytes are enough to choose by
 TOO_SHORT = 2_000  # bytes; a tenth of less is no evidence
 BUSY = 0.85  # share of the time that goes into steps; the rest is evaluation
 DROPOUT = 0.1
-RATES = {"optim.lr": 1.5e-2, "optim.muon_lr": 4e-2}
+RATES = {  # by optimiser; the others keep the rates of the config
+    "muon": {"optim.lr": 1.5e-2, "optim.muon_lr": 4e-2},
+    "adamw": {"optim.lr": 3e-3},
+}
 TUNING = 1 / 3  # of these, so that a trained network keeps what it knows
 
 
@@ -220,8 +223,9 @@ def length_explained(trial: Trial, settings: dict[str, Any], text: Prepared) -> 
 def choose_rates(settings: dict[str, Any], tuning: bool) -> list[Choice]:
     """The learning rates; lower ones for a network that has learned something already."""
     why = "a third of a new network's, so that it keeps what it knows" if tuning else "high, for few steps are made"
+    rates = RATES.get(settings.get("optim.name", "adamw"), {})
     return [
-        Choice(name, rate * TUNING if tuning else rate, why) for name, rate in RATES.items() if name not in settings
+        Choice(name, rate * TUNING if tuning else rate, why) for name, rate in rates.items() if name not in settings
     ]
 
 
