@@ -14,13 +14,19 @@ import torch
 import train
 from configs.errors import UserError
 from data.digits import Digits
-from tests.processes import fingerprint, training
+from tests.processes import fingerprint, training, untimed
 from tests.test_checkpoint import saved
 from training import checkpoint, manifest
 from training.alarm import Spikes
 from training.run import Run, read_log
 
 SHORT = ["--model.dropout", "0.2", "--train.accumulate", "2", "--log.sample_tokens", "0"]
+
+
+@pytest.fixture(autouse=True)
+def steps_are_the_runs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No throwaway steps: what is to happen at step 7 happens in training."""
+    monkeypatch.setattr(train, "time_step", untimed)
 
 
 def zeroed(ending: str) -> Callable:
@@ -218,7 +224,6 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path, tiny):
     assert len(errors) == 1 and "Traceback" not in child.text()
     assert "runs/r/checkpoints/step-000008 (" in errors[0] and " bytes) can't be written" in errors[0]
     checkpoints = tmp_path / "runs/r/checkpoints"
-    assert [f.name for f in checkpoints.iterdir() if f.is_dir()] == ["step-000004", "step-000000"] or True
     assert not list(checkpoints.glob(".step*"))
     assert checkpoint.verify(checkpoints / "step-000004").state.step == 4
     assert training(tmp_path, ["--resume", "--run", "r"]).wait() == 0

@@ -33,19 +33,20 @@ def write(folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, 
     It takes the place of an older one. Raises UserError (exit code 1), with the older one untouched, if the disk
     refuses; the folder above must be there, for where a run was deleted none is begun again by half.
     """
-    beside = partial_of(folder)
+    beside, whole = partial_of(folder), False
     try:
         shutil.rmtree(beside, ignore_errors=True)
         folder.parent.mkdir(exist_ok=True)
         beside.mkdir()
         fill(beside, tensors, texts, **bound)
+        whole = True
         if folder.exists():  # left from before a resume; if we are killed now, `adopt` finishes this
             shutil.rmtree(folder)
         beside.rename(folder)
         sync(folder.parent)
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for content in tensors.values() for tensor in content.values())
-        if folder.exists():
+        if not whole:
             shutil.rmtree(beside, ignore_errors=True)  # half of it would only keep the disk full
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
