@@ -14,10 +14,11 @@ import time
 from functools import partial
 
 from configs.command import Command
-from configs.errors import UserError, answer
+from configs.errors import answer
 from configs.schema import Config
 from data.dataset import Dataset
 from training import checkpoint
+from training.alarm import Spikes, not_finite
 from training.device import memory_explained, seed_dropout
 from training.examine import examine, out_of_patience, report_test
 from training.learner import Learner, build_learner
@@ -48,10 +49,7 @@ def update(learner: Learner, step: int) -> tuple[float, float]:
         add_l1(learner.parameters, optim.l1)
     length = float(clip(learner.parameters, optim.grad_clip))
     if not math.isfinite(total + length):
-        raise UserError(
-            f"step {step}: the loss is {total} and its gradient {length} long; no weight was changed and the last "
-            f"checkpoint is good: try a lower --optim.lr, or --optim.grad_clip 1", 3
-        )  # fmt: skip
+        raise not_finite(step, total, length, learner.model)
     for optimizer in learner.optimizers:
         optimizer.step()
     for parameter in learner.parameters:
@@ -67,7 +65,7 @@ def train(job: Job, stop: Interruption) -> int:
         load_weights(learner.model, job.base.weights)
     resumed = checkpoint.resume(run, learner.model, learner.optimizers)
     deadline = time.monotonic() + job.seconds
-    bar = progress_bar(resumed or 0, steps)
+    bar, spikes = progress_bar(resumed or 0, steps), Spikes()
     for step in range(resumed or 0, steps + 1):
         stopping, last = stop(), step == steps or time.monotonic() > deadline
         look = last or step % config.train.eval_every == 0
@@ -81,6 +79,8 @@ def train(job: Job, stop: Interruption) -> int:
         rate = learning_rate(step, steps, config.optim)
         set_learning_rate(learner.optimizers, rate / config.optim.lr)
         loss, length = update(learner, step)
+        if warning := spikes(step, loss, config.train.accumulate):
+            say(warning)
         if step % config.log.every == 0:
             run.log(step=step, loss=loss, lr=rate, grad_norm=length)
             run.time(step=step)

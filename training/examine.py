@@ -13,7 +13,7 @@ from training.evaluate import evaluate, outputs
 from training.learner import Learner
 from training.loss import LOSSES
 from training.report import rising, say, visible
-from training.run import Run, append, read_log
+from training.run import Run, read_log
 
 SAMPLE_TEMPERATURE = 0.8
 AWAKE = 0.98  # a network above this share of a blind guess has learned nothing yet
@@ -43,9 +43,9 @@ def examine(learner: Learner, run: Run, step: int, stop: Callable[[], bool]) -> 
         found = scores(learner, "val", stop)
         if not found:
             return
+        losses = [*validation_losses(run), found["loss"]]
         run.log(step=step, **{f"val_{name}": value for name, value in found.items()})
         say(f"step {step:,}: validation {listed(found)}")
-        losses = validation_losses(run)
         if advice := asleep(step, found["loss"], learner):
             say(advice)
         if losses[-1] == min(losses):
@@ -93,7 +93,7 @@ def show_sample(learner: Learner, run: Run, step: int) -> None:
     tokens = generate(learner.model, [first_token(tokenizer)], length, Sampling(SAMPLE_TEMPERATURE), generator)
     text = decode(tokenizer, tokens)
     learner.model.train(training)
-    append(run.folder / "samples.txt", f"--- step {step}\n{text}\n")
+    run.add("samples.txt", f"--- step {step}\n{text}\n")
     say(visible(text))
 
 

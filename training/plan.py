@@ -15,13 +15,14 @@ from data.dataset import Dataset
 from data.text import Text
 from training.device import choose_compile, choose_device, choose_dtype, choose_threads
 from training.learner import build_network
+from training.report import say
 from training.run import Record
 
 EVALUATIONS = 10  # in a run, unless eval_every says otherwise
 EVALUATION_SHARE = 0.1  # of train.minutes; fewer evaluations if ten would take more
 TRIAL_SECONDS, TRIAL_STEPS = 1.0, 20
 BYTES_EACH, BYTES_LEARNING = 4, 12  # a float32 weight; its gradient and Adam's two moments
-RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience")} | {
+RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience", "threads")} | {
     f"log.{name}" for name in LogConfig.model_fields
 }
 
@@ -151,6 +152,11 @@ def continued(settings: dict[str, Any], record: Record) -> Config:
     """
     resolved = flatten(record.resolved.model_dump(exclude_none=True))
     changed = {name: value for name, value in settings.items() if record.asked.get(name) != value}
+    if changed.get("train.threads") == "auto":  # chosen when the run began
+        del changed["train.threads"]
+    before, now = resolved["train.threads"], changed.get("train.threads", resolved["train.threads"])
+    if before != now:
+        say(f"warning: train.threads was {before} and is {now} now; it goes on, but no longer exactly as it would have")
     for name, value in changed.items():
         if name not in RESUMABLE:
             raise UserError(

@@ -15,6 +15,7 @@ from data.text import Text, open_text
 from data.tokenizer import Tokenizer
 from training import checkpoint
 from training.device import memory_explained
+from training.manifest import read_manifest
 from training.plan import continued, describe, require_memory, resolve, with_vocabulary
 from training.report import say
 from training.restore import tokenizer_of
@@ -91,7 +92,7 @@ def go_on(command: Command, folder: Path) -> Job | None:
     config = continued(command.settings, record)
     for newest in checkpoint.step_folders(folder / "checkpoints")[:1]:
         with suppress(Damaged):  # it is looked for an older one later
-            checkpoint.read_manifest(newest)  # a wrong tokenizer is named before it makes any tokens
+            read_manifest(newest)  # a wrong tokenizer is named before it makes any tokens
     data = open_data(config, tokenizer_of(folder))
     if config.train.start and checkpoint.last(folder / "checkpoints") is None:
         raise UserError(f"{folder} has no checkpoint that is whole; begin it anew with --overwrite", 1)
