@@ -180,6 +180,27 @@ def test_a_filter_works_row_by_row_and_leaves_its_argument_alone(name):
     assert logits.equal(before)
 
 
+@pytest.mark.parametrize("keep", [lambda rows: top_k(rows, 3), lambda rows: top_p(rows, 0.5)], ids=["top_k", "top_p"])
+def test_equal_scores_are_told_apart_in_each_row_by_itself(keep):
+    rows = torch.tensor([[0.0, 0, 0, 0, 0], [5, 0, 0, 0, 0], [1, 1, 0, 0, 1], [0, 2, 2, 0, 2]])
+    assert keep(rows).tolist() == [keep(row).tolist() for row in rows]
+
+
+def test_a_p_that_is_reached_exactly_takes_no_further_token():
+    assert top_p(torch.zeros(4), 0.5).tolist() == [0, 0, -math.inf, -math.inf]
+
+
+def test_a_p_of_one_rules_out_nothing_however_unlikely():
+    logits = torch.tensor([0.0, -1000, -17, -17])
+    assert top_p(logits, 1).tolist() == logits.tolist()
+
+
+@pytest.mark.parametrize("shape", [(1500,), (2, 1500)], ids=str)
+def test_a_nucleus_may_be_larger_than_what_is_mostly_enough(shape):
+    kept = top_p(torch.zeros(shape), 0.8).isfinite().sum(dim=-1)
+    assert (abs(kept - 1200) <= 1).all()  # 1 / 1500 is rounded
+
+
 @pytest.mark.parametrize("k", [-1, 0, 4])
 def test_a_k_outside_the_vocabulary_is_refused(k):
     with pytest.raises(ValueError, match=f"between 1 and the vocabulary's 3, got {k}"):
