@@ -190,6 +190,12 @@ def test_a_p_that_is_reached_exactly_takes_no_further_token():
     assert top_p(torch.zeros(4), 0.5).tolist() == [0, 0, -math.inf, -math.inf]
 
 
+@pytest.mark.parametrize("keep", [lambda logits: top_p(logits, 0.7), lambda logits: min_p(logits, 0.3)])
+def test_a_filter_that_is_told_no_temperature_takes_the_probabilities_at_1(keep):
+    logits = torch.tensor([0.6, 0.25, 0.15]).log()  # at temperature 2 the third is kept as well
+    assert keep(logits).isfinite().tolist() == [True, True, False]
+
+
 def test_a_p_of_one_rules_out_nothing_however_unlikely():
     logits = torch.tensor([0.0, -1000, -17, -17])
     assert top_p(logits, 1).tolist() == logits.tolist()
