@@ -196,6 +196,10 @@ def test_a_filter_that_is_told_no_temperature_takes_the_probabilities_at_1(keep)
     assert keep(logits).isfinite().tolist() == [True, True, False]
 
 
+def test_a_share_of_one_leaves_the_likeliest_alone():
+    assert min_p(torch.tensor([1.0, 3, 2, 3]), 1).tolist() == [-math.inf, 3, -math.inf, 3]
+
+
 def test_a_p_of_one_rules_out_nothing_however_unlikely():
     logits = torch.tensor([0.0, -1000, -17, -17])
     assert top_p(logits, 1).tolist() == logits.tolist()
