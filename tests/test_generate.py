@@ -428,6 +428,11 @@ def test_what_has_no_probability_is_never_drawn(weights, seed):
     assert p[draw(p, seeded(seed))] > 0
 
 
+def test_not_even_a_luck_of_exactly_zero_draws_what_has_no_probability(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.zeros(1, dtype=torch.float64))
+    assert draw(torch.tensor([0.0, 0.0, 0.5, 0.5])) == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
