@@ -4,9 +4,13 @@ if __name__ == "__main__":  # understood before torch is loaded, so that a mista
     import sys
 
     from configs.errors import result_or_exit
-    from training.request import understand
 
-    REQUEST = result_or_exit(lambda: understand(sys.argv[1:]))
+    def understood():
+        from training.request import understand
+
+        return understand(sys.argv[1:])
+
+    REQUEST = result_or_exit(understood)
 
 import sys
 from functools import partial
