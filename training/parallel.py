@@ -178,7 +178,7 @@ def replicate(model: nn.Module, train: TrainConfig, world: World) -> tuple[Forwa
     """
     shared = None
     if world.size > 1:
-        shared = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        shared = DistributedDataParallel(model, gradient_as_bucket_view=True)
         shared.register_comm_hook(None, add_up)
     forward = torch.compile(shared or model) if train.compile == "on" else shared or model
     if train.dtype == "bfloat16":
