@@ -7,6 +7,7 @@ GPUs and by gloo between CPUs; the few numbers that the processes agree on trave
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -178,7 +179,9 @@ def replicate(model: nn.Module, train: TrainConfig, world: World) -> tuple[Forwa
     """
     shared = None
     if world.size > 1:
-        shared = DistributedDataParallel(model, gradient_as_bucket_view=True)
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # its new name is not in torch 2.10 yet
+            # Buffers are constants here; an exchange in evaluation would wait for processes that have no batch left.
+            shared = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
         shared.register_comm_hook(None, add_up)
     forward = torch.compile(shared or model) if train.compile == "on" else shared or model
     if train.dtype == "bfloat16":
