@@ -34,7 +34,7 @@ def begin(launcher: list[str], *words: object) -> subprocess.Popen:
 def run(launcher: list[str], *words: object) -> tuple[int, str]:
     """Exit code and stderr of train.py, run to its end in the current folder."""
     process = begin(launcher, *words)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=250)
     return process.returncode, err
 
 
@@ -45,7 +45,7 @@ def stop(process: subprocess.Popen, number: int) -> str:
         if line.startswith("step 2 of"):
             process.send_signal(number)
             break
-    return process.communicate(timeout=100)[1]
+    return process.communicate(timeout=250)[1]
 
 
 def losses(folder: Path) -> list[float]:
@@ -99,11 +99,12 @@ def test_every_batch_of_a_step_belongs_to_exactly_one_process():
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "words",
     [
         ["--optim.name", "muon"],
-        ["--model.positions", "sinusoidal"],
+        ["--model.position", "sinusoidal"],
         ["--train.freeze", "embedding"],
         ["--optim.l1", "1e-4"],
     ],
@@ -116,6 +117,7 @@ def test_whatever_learns_two_processes_equal_one(tiny, workplace, words):
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "near"), [("adamw", 1e-5), ("muon", 0.01)])
 def test_with_more_batches_each_the_losses_are_equal_to_rounding(tiny, workplace, name, near):
     words = [*tiny, "--train.accumulate", 6, "--train.steps", 20, "--optim.name", name, "--run"]
@@ -125,9 +127,10 @@ def test_with_more_batches_each_the_losses_are_equal_to_rounding(tiny, workplace
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_both_at_one_step_and_the_run_goes_on_exactly(tiny, workplace, number):
-    words = [*tiny, "--train.accumulate", 2, "--train.steps", 1500, "--train.eval_every", 500, "--log.every", 2]
+    words = [*tiny, "--train.accumulate", 2, "--train.steps", 300, "--train.eval_every", 100, "--log.every", 2]
     assert run(SINGLE, *words, "--run", "uncut")[0] == 0
     process = begin(DOUBLE, *words, "--run", "cut")
     err = stop(process, number)
@@ -143,28 +146,31 @@ def workers(of: int) -> list[int]:
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_worker_is_started_again_and_the_run_equals_the_uncut_one(tiny, workplace, rank):
-    words = [*tiny, "--train.accumulate", 2, "--train.steps", 1500, "--train.save_every", 50, "--log.every", 2]
-    words += ["--train.eval_every", 500, "--resume"]
+    words = [*tiny, "--train.accumulate", 2, "--train.steps", 300, "--train.save_every", 50, "--log.every", 2]
+    words += ["--train.eval_every", 100, "--resume"]
     assert run(SINGLE, *words, "--run", "uncut")[0] == 0
     process = begin([*DOUBLE, "--max-restarts", "1"], *words, "--run", "cut")
     while not (workplace / "runs/cut/checkpoints/step-000100").exists():
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(workers(process.pid)[rank], signal.SIGKILL)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=250)
     assert process.returncode == 0 and "Traceback" not in err, err
     assert fingerprint(workplace / "runs/cut") == fingerprint(workplace / "runs/uncut")
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(600)
 def test_numbers_that_are_not_finite_stop_all_with_one_line(tiny):
     code, err = run(DOUBLE, *tiny, "--train.accumulate", 2, "--optim.name", "sgd", "--optim.lr", "1e30", "--run", "r")
     assert code == 1 and err.count("error: ") == 1 and "exitcode  : 3" in err, err
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(600)
 def test_minutes_become_the_same_steps_for_all(tiny, workplace):
     words = [*tiny, "--train.accumulate", 2, "--train.minutes", 0.05, "--log.every", 50, "--run", "r"]
     file = workplace / "tiny.toml"
@@ -174,12 +180,14 @@ def test_minutes_become_the_same_steps_for_all(tiny, workplace):
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(600)
 def test_a_plan_is_said_once_and_writes_nothing(tiny, workplace):
     code, err = run(DOUBLE, *tiny, "--train.accumulate", 2, "--dry-run")
     assert code == 0 and err.count("parameters") == 1 and not (workplace / "runs").exists(), err
 
 
 @pytest.mark.campaign
+@pytest.mark.timeout(600)
 def test_fine_tuning_begins_with_the_first_processes_base_for_all(tiny, workplace):
     assert run(SINGLE, *tiny, "--run", "base")[0] == 0
     words = [*tiny, "--train.accumulate", 2, "--train.start", "base", "--model.lora.rank", 2, "--run"]
