@@ -106,6 +106,8 @@ def together() -> Iterator[World]:
         yield ALONE
         return
     store, rank, size = next(dist.rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store outlives it, with what was told in it
+    store = dist.PrefixStore(f"attempt {attempt}", store)
     world = World(rank, size, int(os.environ.get("LOCAL_RANK", rank)), store)
     try:
         with spoken_once():
