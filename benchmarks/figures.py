@@ -31,6 +31,7 @@ from model.generate import Sampling, generate
 from training.evaluate import evaluate
 from training.learner import Learner, build_learner
 from training.loss import cross_entropy
+from training.plan import seconds_per_step
 from training.prepare import open_data, prepare
 from training.restore import restore
 from training.run import Interruption, machine, read_log, understand
@@ -46,7 +47,7 @@ Rows = list[dict[str, Any]]
 def learn(config: str, run: str, *options: object) -> tuple[list[dict], float]:
     """Train as the command line would; returns the log and the seconds of everything after the plan."""
     words = [str(ROOT / "configs" / f"{config}.toml"), "--run", run, *map(str, options)]
-    job = prepare(understand(words), train.time_step)
+    job = prepare(understand(words), partial(seconds_per_step, train.update))
     assert job is not None
     begin = time.perf_counter()
     with job.run, Interruption() as stop:

@@ -76,7 +76,7 @@ def training(folder: Path, words: list[str], before: Callable[[], None] = lambda
         os.chdir(folder)
         mark(board)
         before()
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))  # as result_or_exit does
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))  # as end_quietly_at_interrupt does
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         return answer(lambda: train.main(understand(words)))
 
@@ -97,14 +97,14 @@ def mark(board: mmap.mmap) -> None:
 
         return marked
 
-    train.time_step = untimed
+    train.seconds_per_step = untimed
     train.prepare = entering("start-up", train.prepare)
     train.update = entering("step", train.update)
     train.examine = entering("evaluation", train.examine)
     checkpoint.save = entering("save", checkpoint.save)
 
 
-def untimed(data: object, config: object) -> float:
+def untimed(update: object, data: object, config: object) -> float:
     """In place of the throwaway steps that time a run: every step that is made is one of the run's own."""
     return 0.01
 

@@ -5,6 +5,7 @@ from collections import deque
 from torch import Tensor, nn
 
 from configs.errors import UserError
+from training.report import say
 from training.run import NOT_FINITE
 
 RECENT = 100  # steps whose losses a new one is compared with
@@ -29,7 +30,7 @@ def finite(tensor: Tensor) -> bool:
 
 
 class Spikes:
-    """The losses of the last steps; calling it with the next one says whether that is out of all proportion.
+    """The losses of the last steps; calling it with the next one warns if that is out of all proportion.
 
     It begins anew with --resume: it only warns, so no run depends on it.
     """
@@ -37,15 +38,15 @@ class Spikes:
     def __init__(self) -> None:
         self.recent: deque[float] = deque(maxlen=RECENT)
 
-    def __call__(self, step: int, loss: float, accumulate: int) -> str | None:
-        """A warning that names the batches of this step, or None."""
+    def __call__(self, step: int, loss: float, accumulate: int) -> None:
+        """Say which batches this step took, if its loss is a spike."""
         highest = max(self.recent) if len(self.recent) >= ENOUGH else float("inf")
         self.recent.append(loss)
         if loss <= JUMP * highest:
-            return None
+            return
         first, last = step * accumulate, (step + 1) * accumulate - 1
         batches = f"batch {first}" if first == last else f"batches {first} to {last}"
-        return (
+        say(
             f"warning: step {step}: the loss jumped to {loss:.4g} on {batches}; "
             f"none of the {len(self.recent) - 1} steps before was above {highest:.4g}"
         )

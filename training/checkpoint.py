@@ -162,7 +162,6 @@ def resume(run: Run, model: nn.Module, optimizers: list[Optimizer]) -> int | Non
 
     Returns the steps made so far, None for a run that has no checkpoint yet.
     """
-    adopt(run.checkpoints)
     found = last(run.checkpoints)
     if found is None:
         run.cut_log(0)

@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from configs.schema import Config
 from data.dataset import Dataset
 from model import build_model
-from training.device import wrap
 from training.optim import build_optimizers
+from training.parallel import ALONE, World, replicate
 
 
 class Learner(NamedTuple):
@@ -22,10 +23,14 @@ class Learner(NamedTuple):
     data: Dataset
     model: nn.Module
     forward: Callable[[Tensor], Tensor]
-    """the model as training calls it: compiled, or in bfloat16"""
+    """the model as training calls it: compiled, in bfloat16, its gradients shared with other processes"""
     parameters: list[nn.Parameter]
     """those that learn"""
     optimizers: list[Optimizer]
+    world: World
+    """the processes that share every step"""
+    shared: DistributedDataParallel | None
+    """what adds their gradients up; None for a process alone"""
 
 
 def build_network(config: Config) -> nn.Module:
@@ -42,11 +47,12 @@ def build_network(config: Config) -> nn.Module:
     return model
 
 
-def build_learner(config: Config, data: Dataset) -> Learner:
+def build_learner(config: Config, data: Dataset, world: World = ALONE) -> Learner:
     """A network with its first weights, drawn from the run's seed, about to learn."""
     train = config.train
     torch.set_num_threads(int(train.threads))
     torch.manual_seed(train.seed)
     model = build_network(config).to(train.device)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return Learner(config, data, model, wrap(model, train), parameters, build_optimizers(model, config.optim))
+    forward, shared = replicate(model, train, world)
+    return Learner(config, data, model, forward, parameters, build_optimizers(model, config.optim), world, shared)

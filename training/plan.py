@@ -14,7 +14,7 @@ from configs.schema import Config, GPTConfig, LogConfig
 from data.dataset import Dataset
 from data.text import Text
 from training.device import choose_compile, choose_device, choose_dtype, choose_threads
-from training.learner import build_network
+from training.learner import Learner, build_learner, build_network
 from training.report import say
 from training.run import Record
 
@@ -72,13 +72,14 @@ def change(config: Config, **updates: Any) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update=updates)})
 
 
-def seconds_per_step(update: Callable[[int], Any]) -> float:
-    """The median time of some throwaway steps, the first left out."""
-    update(0)
+def seconds_per_step(update: Callable[[Learner, int], Any], data: Dataset, config: Config) -> float:
+    """The median time of some steps, the first left out, with a network that is then thrown away."""
+    learner = build_learner(config, data)
+    update(learner, 0)
     times: list[float] = []
     while not times or (sum(times) < TRIAL_SECONDS and len(times) < TRIAL_STEPS):
         begin = time.perf_counter()
-        update(len(times) + 1)
+        update(learner, len(times) + 1)
         times.append(time.perf_counter() - begin)
     return sorted(times)[len(times) // 2]
 

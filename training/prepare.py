@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 from configs.command import Command, check
 from configs.errors import UserError
-from configs.schema import Config, MLPConfig
+from configs.schema import Config, MLPConfig, Settings
 from data.dataset import Dataset
 from data.text import Text, open_text
 from data.tokenizer import Tokenizer
 from training import checkpoint
 from training.device import memory_explained
 from training.manifest import read_manifest
-from training.plan import continued, describe, require_memory, resolve, with_vocabulary
+from training.parallel import ALONE, ReadOnlyRun, World, require_equal_shares
+from training.plan import change, continued, describe, require_memory, resolve, with_vocabulary
 from training.report import say
 from training.restore import tokenizer_of
 from training.run import Record, Run, machine, open_run, read_record, run_folder
@@ -37,16 +38,61 @@ class Job(NamedTuple):
     """where the first weights come from, if not from chance"""
     seconds: float
     """after which it stops, finished or not"""
+    world: World = ALONE
+    """the processes that share its steps"""
 
 
-def prepare(command: Command, time_step: Callable[[Dataset, Config], float]) -> Job | None:
-    """What the command asks for, ready to be trained; None for --dry-run. Raises UserError."""
+class Plan(Settings):
+    """What the first of several processes tells the others, who then find all else in the run's folder."""
+
+    folder: Path | None
+    """none for --dry-run"""
+    seconds: float | None = None
+    """see Job; none for no limit"""
+
+
+def prepare(command: Command, time_step: Callable[[Dataset, Config], float], world: World = ALONE) -> Job | None:
+    """What the command asks for, ready to be trained; None for --dry-run. Raises UserError.
+
+    Of several processes the first prepares it and the others follow; then all are joined.
+    """
+    if world.size == 1:
+        return lead(command, time_step, world)
+    job = lead(command, partial(time_share, time_step, world), world) if world.leads else follow(world)
+    if world.leads:
+        limit = job.seconds if job and job.seconds < math.inf else None
+        world.tell(Plan(folder=job.run.folder if job else None, seconds=limit).model_dump_json())
+    if job:
+        world.join(str(job.config.train.device))
+    return job
+
+
+def lead(command: Command, time_step: Callable[[Dataset, Config], float], world: World) -> Job | None:
+    """A new run, or one that goes on."""
     folder = run_folder(command.run)
     if command.resume and (folder / "run.json").exists():
         if checkpoint.step_folders(folder / "checkpoints"):
-            return go_on(command, folder)
+            return go_on(command, folder, world)
         command = begun_before(command, read_record(folder))
-    return begin(command, folder, time_step)
+    return begin(command, folder, time_step, world)
+
+
+def follow(world: World) -> Job | None:
+    """The run that the first process has prepared, as its folder describes it. Raises UserError for other data."""
+    plan = Plan.model_validate_json(world.told())
+    if plan.folder is None:
+        return None
+    record = read_record(plan.folder)
+    data = open_data(record.resolved, tokenizer_of(plan.folder))
+    if data.sha256 != record.data_sha256:
+        raise UserError(f"process {world.rank} reads other data than the first; all need the same files", 1)
+    seconds = math.inf if plan.seconds is None else plan.seconds
+    return Job(record.resolved, data, ReadOnlyRun(plan.folder), None, seconds, world)
+
+
+def time_share(time_step: Callable[[Dataset, Config], float], world: World, data: Dataset, config: Config) -> float:
+    """Seconds that this process's share of a step takes; what the exchange of gradients adds is not measured."""
+    return time_step(data, change(config, accumulate=max(1, config.train.accumulate // world.size)))
 
 
 def begun_before(command: Command, record: Record) -> Command:
@@ -55,9 +101,10 @@ def begun_before(command: Command, record: Record) -> Command:
     return command._replace(settings=settings, origins=origins)
 
 
-def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config], float]) -> Job | None:
+def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config], float], world: World) -> Job | None:
     """A new run: its plan is made and said before its folder is touched."""
     wanted = check(command.settings, command.origins)
+    require_equal_shares(wanted.train, world)
     base = find_base(wanted.train.start) if wanted.train.start else None
     if base:
         from training.adapt import fitted, with_base
@@ -76,6 +123,7 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
     with memory_explained(wanted.train):
         config, seconds = resolve(with_vocabulary(wanted, data), data, partial(time_step, data))
     say(describe(config, data, seconds))
+    require_equal_shares(config.train, world)
     if command.dry_run:
         return None
     run = open_run(folder, command.resume, command.overwrite)
@@ -83,13 +131,14 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
     run.describe(Record(asked=asked, origins=origins, resolved=config, data_sha256=data.sha256, machine=machine()))
     if isinstance(data, Text):
         run.write("tokenizer.json", data.tokenizer.file)
-    return Job(config, data, run, base, LATEST * 60 * (wanted.train.minutes or math.inf))
+    return Job(config, data, run, base, LATEST * 60 * (wanted.train.minutes or math.inf), world)
 
 
-def go_on(command: Command, folder: Path) -> Job | None:
+def go_on(command: Command, folder: Path, world: World) -> Job | None:
     """A run that continues, with its own settings, tokenizer and data."""
     record = read_record(folder)
     config = continued(command.settings, record)
+    require_equal_shares(config.train, world)
     for newest in checkpoint.step_folders(folder / "checkpoints")[:1]:
         with suppress(Damaged):  # it is looked for an older one later
             read_manifest(newest)  # a wrong tokenizer is named before it makes any tokens
@@ -104,8 +153,9 @@ def go_on(command: Command, folder: Path) -> Job | None:
     if command.dry_run:
         return None
     run = open_run(folder, resume=True, overwrite=False)
+    checkpoint.adopt(run.checkpoints)
     run.describe(record.model_copy(update={"resolved": config}))
-    return Job(config, data, run, None, math.inf)
+    return Job(config, data, run, None, math.inf, world)
 
 
 def open_data(config: Config, tokenizer: Tokenizer | None = None) -> Dataset:
