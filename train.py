@@ -25,12 +25,11 @@ from training.examine import examine, out_of_patience, report_test
 from training.learner import Learner, build_learner
 from training.loss import LOSSES
 from training.optim import add_l1, clip, learning_rate, set_learning_rate
-from training.parallel import Agreed, batches, together
 from training.plan import seconds_per_step
 from training.prepare import Job, prepare
 from training.report import draw_curves, progress_bar, say, show_step
 from training.run import Interruption
-from training.start import load_weights
+from training.world import Agreed, batches, together
 
 
 def update(learner: Learner, step: int) -> tuple[float, float]:
@@ -64,8 +63,8 @@ def train(job: Job, interruption: Interruption) -> int:
     """Learn until the steps are made, patience is out, time is over or someone stops it; returns the exit code."""
     config, run, world, steps = job.config, job.run, job.world, job.config.train.steps or 0
     learner, stop = build_learner(config, job.data, world), Agreed(interruption, world)
-    if job.base:
-        load_weights(learner.model, job.base.weights)
+    if job.weights:
+        checkpoint.load_weights(learner.model, job.weights)
     resumed = checkpoint.resume(run, learner.model, learner.optimizers)
     world.align(learner.model)
     deadline = time.monotonic() + job.seconds

@@ -17,7 +17,7 @@ from configs.errors import UserError
 from configs.schema import TrainConfig
 from tests.conftest import ROOT
 from tests.test_resume import fingerprint
-from training.parallel import World, require_equal_shares
+from training.world import World, require_equal_shares
 
 SINGLE = [sys.executable, "-W", "error"]
 DOUBLE = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import torch
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -185,6 +186,14 @@ def adopt(checkpoints: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             beside.rename(folder)
             sync(checkpoints)
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy weights of the same names and shapes into the model; adapters, which only it has, stay as they begin."""
+    for name, parameter in model_tensors(model).items():
+        if not name.endswith(ADAPTERS):
+            parameter.copy_(weights[name])
 
 
 def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from data.dataset import IGNORED, Dataset
-from training.parallel import ALONE, World
+from training.world import ALONE, World
 
 LOGITS_AT_ONCE = 2**18  # per batch: large enough to be fast, small enough to stay in the cache
 

@@ -5,14 +5,15 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from configs.schema import Config
+from configs.schema import Config, TrainConfig
 from data.dataset import Dataset
 from model import build_model
 from training.optim import build_optimizers
-from training.parallel import ALONE, World, replicate
+from training.world import ALONE, World
+
+Forward = Callable[[Tensor], Tensor]
 
 
 class Learner(NamedTuple):
@@ -22,14 +23,14 @@ class Learner(NamedTuple):
     """resolved: no `auto` left"""
     data: Dataset
     model: nn.Module
-    forward: Callable[[Tensor], Tensor]
+    forward: Forward
     """the model as training calls it: compiled, in bfloat16, its gradients shared with other processes"""
     parameters: list[nn.Parameter]
     """those that learn"""
     optimizers: list[Optimizer]
     world: World
     """the processes that share every step"""
-    shared: DistributedDataParallel | None
+    shared: nn.Module | None
     """what adds their gradients up; None for a process alone"""
 
 
@@ -56,3 +57,20 @@ def build_learner(config: Config, data: Dataset, world: World = ALONE) -> Learne
     parameters = [p for p in model.parameters() if p.requires_grad]
     forward, shared = replicate(model, train, world)
     return Learner(config, data, model, forward, parameters, build_optimizers(model, config.optim), world, shared)
+
+
+def replicate(model: nn.Module, train: TrainConfig, world: World) -> tuple[Forward, nn.Module | None]:
+    """The model as training calls it, and what shares its gradients; the model stays plain, its names as they are.
+
+    What shares them is compiled with the model, as torch's documentation has it: the compiler leaves room for the
+    exchange between its parts.
+    """
+    shared = None
+    if world.size > 1:
+        from training.parallel import shared_by_all
+
+        shared = shared_by_all(model)
+    forward = torch.compile(shared or model) if train.compile == "on" else shared or model
+    if train.dtype == "bfloat16":
+        return torch.autocast(str(train.device).partition(":")[0], torch.bfloat16)(forward), shared
+    return forward, shared

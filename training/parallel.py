@@ -1,16 +1,19 @@
 """One step shared by several processes: each takes some of its batches, and their gradients are added up.
 
 torchrun starts the processes and tells each its rank. The first (rank 0) alone decides, writes and speaks; the others
-follow. A step is the same however many share it, since its batches have numbers. Gradients travel by nccl between
-GPUs and by gloo between CPUs; the few numbers that the processes agree on travel by gloo.
+follow. Gradients travel by nccl between GPUs and by gloo between CPUs; the few numbers that the processes agree on
+travel by gloo.
 """
 
+import math
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,93 +21,26 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from configs.errors import UserError, spoken_once
-from configs.schema import TrainConfig
-from training.run import Interruption, Run
+from configs.schema import Config, Settings
+from data.dataset import Dataset
+from training.plan import change
+from training.prepare import Job, open_data
+from training.restore import tokenizer_of
+from training.run import Run, read_record
+from training.world import World
 
 PLAN, FAILURE = "plan", "failure"  # keys in the store that all processes see
 POLL = 0.05  # seconds
 
-
-class World(NamedTuple):
-    """Who am I among the processes that share a run? By default the only one."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    """among the processes of one machine, which is also the number of its GPU"""
-    store: Any = None
-    """what all can read and write before they are joined; None for a process alone"""
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process is the one that decides, writes and speaks."""
-        return self.rank == 0
-
-    def share(self, step: int, accumulate: int) -> range:
-        """The numbers of those of the step's batches that are this process's to compute."""
-        return range(step * accumulate + self.rank, (step + 1) * accumulate, self.size)
-
-    def reduced(self, numbers: list[float], how: str) -> list[float]:
-        """These numbers' "SUM" or "MAX" over all processes, one by one; every process waits for all others."""
-        if self.size == 1:
-            return numbers
-        tensor = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(tensor, getattr(dist.ReduceOp, how))
-        return tensor.tolist()
-
-    def sum(self, number: float) -> float:
-        """The sum over all processes."""
-        return self.reduced([number], "SUM")[0]
-
-    def any(self, flag: bool) -> bool:
-        """Whether it is so for any process."""
-        return self.reduced([float(flag)], "MAX")[0] > 0
-
-    @torch.no_grad()
-    def align(self, model: nn.Module) -> None:
-        """Give every process the first one's weights."""
-        for parameter in model.parameters() if self.size > 1 else ():
-            dist.broadcast(parameter, src=0)
-
-    def join(self, device: str) -> None:
-        """Meet the other processes; `cuda` is from now on this process's own GPU. Raises UserError if it has none."""
-        cuda = device.startswith("cuda")
-        if cuda:
-            if device != "cuda" or self.local_rank >= torch.cuda.device_count():
-                raise UserError(
-                    f"train.device: {self.size} processes need a GPU each; this machine has {torch.cuda.device_count()}"
-                    f", and {device} was asked for; start fewer, with --train.device cuda"
-                )
-            torch.cuda.set_device(self.local_rank)
-        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-        mine = torch.device("cuda", self.local_rank) if cuda else None
-        dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size, device_id=mine)
-
-    def tell(self, plan: str) -> None:
-        """Say what the others wait for."""
-        self.store.set(PLAN, plan)
-
-    def told(self) -> str:
-        """What the first process says, however long it takes. Ends this process if the first one fails meanwhile."""
-        while not self.store.check([PLAN]):  # a blocking wait would be deaf to signals, and has a limit
-            if self.store.check([FAILURE]):
-                raise SystemExit(int(self.store.get(FAILURE).split()[0]))
-            time.sleep(POLL)
-        return self.store.get(PLAN).decode()
-
-
-ALONE = World()
+TimeStep = Callable[[Dataset, Config], float]
 
 
 @contextmanager
 def together() -> Iterator[World]:
-    """This process among those that torchrun started; ALONE if it started none.
+    """This process among those that torchrun started.
 
     Of several processes that fail, the first to do so says why, and all end with its exit code.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        yield ALONE
-        return
     store, rank, size = next(dist.rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store outlives it, with what was told in it
     store = dist.PrefixStore(f"attempt {attempt}", store)
@@ -136,15 +72,71 @@ def fail(world: World, error: Exception) -> None:
     raise error
 
 
-class Agreed:
-    """Whether any of the processes was asked to stop; all hear the same answer, and with it the exit code."""
+class Plan(Settings):
+    """What the first of several processes tells the others, who then find all else in the run's folder."""
 
-    def __init__(self, stop: Interruption, world: World) -> None:
-        self.stop, self.world, self.exit_code = stop, world, 0
+    folder: Path | None
+    """none for --dry-run"""
+    seconds: float | None = None
+    """see Job; none for no limit"""
 
-    def __call__(self) -> bool:
-        self.exit_code = int(self.world.reduced([self.stop.exit_code], "MAX")[0])
-        return self.exit_code != 0
+
+def prepare_together(lead: Callable[[TimeStep, World], Job | None], time_step: TimeStep, world: World) -> Job | None:
+    """The first process prepares the run by `lead` and the others follow; then all are joined. Raises UserError."""
+    job = lead(partial(time_share, time_step, world), world) if world.leads else follow(world)
+    if world.leads:
+        limit = job.seconds if job and job.seconds < math.inf else None
+        tell(world, Plan(folder=job.run.folder if job else None, seconds=limit).model_dump_json())
+    if job:
+        join(world, str(job.config.train.device))
+    return job
+
+
+def follow(world: World) -> Job | None:
+    """The run that the first process has prepared, as its folder describes it. Raises UserError for other data."""
+    plan = Plan.model_validate_json(told(world))
+    if plan.folder is None:
+        return None
+    record = read_record(plan.folder)
+    data = open_data(record.resolved, tokenizer_of(plan.folder))
+    if data.sha256 != record.data_sha256:
+        raise UserError(f"process {world.rank} reads other data than the first; all need the same files", 1)
+    seconds = math.inf if plan.seconds is None else plan.seconds
+    return Job(record.resolved, data, ReadOnlyRun(plan.folder), None, seconds, world)
+
+
+def time_share(time_step: TimeStep, world: World, data: Dataset, config: Config) -> float:
+    """Seconds that this process's share of a step takes; what the exchange of gradients adds is not measured."""
+    return time_step(data, change(config, accumulate=max(1, config.train.accumulate // world.size)))
+
+
+def tell(world: World, plan: str) -> None:
+    """Say what the others wait for."""
+    world.store.set(PLAN, plan)
+
+
+def told(world: World) -> str:
+    """What the first process says, however long it takes. Ends this process if the first one fails meanwhile."""
+    while not world.store.check([PLAN]):  # a blocking wait would be deaf to signals, and has a limit
+        if world.store.check([FAILURE]):
+            raise SystemExit(int(world.store.get(FAILURE).split()[0]))
+        time.sleep(POLL)
+    return world.store.get(PLAN).decode()
+
+
+def join(world: World, device: str) -> None:
+    """Meet the other processes; `cuda` is from now on this process's own GPU. Raises UserError if it has none."""
+    cuda = device.startswith("cuda")
+    if cuda:
+        if device != "cuda" or world.local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"train.device: {world.size} processes need a GPU each; this machine has {torch.cuda.device_count()}"
+                f", and {device} was asked for; start fewer, with --train.device cuda"
+            )
+        torch.cuda.set_device(world.local_rank)
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    mine = torch.device("cuda", world.local_rank) if cuda else None
+    dist.init_process_group(backend, store=world.store, rank=world.rank, world_size=world.size, device_id=mine)
 
 
 class ReadOnlyRun(Run):
@@ -166,26 +158,16 @@ class ReadOnlyRun(Run):
         """Nothing."""
 
 
-Forward = Callable[[Tensor], Tensor]
+def shared_by_all(model: nn.Module) -> DistributedDataParallel:
+    """The model with its gradients shared: added up over all processes while the rest of them is being computed.
 
-
-def replicate(model: nn.Module, train: TrainConfig, world: World) -> tuple[Forward, DistributedDataParallel | None]:
-    """The model as training calls it, and what shares its gradients; the model stays plain, its names as they are.
-
-    DDP adds gradients up while the rest of them is still being computed. Its own hook would take their mean, but every
-    loss is divided by all batches of the step already. It is compiled from outside, as torch's documentation has
-    it, so that the compiler leaves room for the exchange between its parts.
+    DDP's own hook would take their mean, but every loss is divided by all batches of the step already.
     """
-    shared = None
-    if world.size > 1:
-        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # its new name is not in torch 2.10 yet
-            # Buffers are constants here; an exchange in evaluation would wait for processes that have no batch left.
-            shared = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
-        shared.register_comm_hook(None, add_up)
-    forward = torch.compile(shared or model) if train.compile == "on" else shared or model
-    if train.dtype == "bfloat16":
-        return torch.autocast(str(train.device).partition(":")[0], torch.bfloat16)(forward), shared
-    return forward, shared
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # its new name is not in torch 2.10 yet
+        # Buffers are constants here; an exchange in evaluation would wait for processes that have no batch left.
+        shared = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    shared.register_comm_hook(None, add_up)
+    return shared
 
 
 def add_up(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
@@ -193,28 +175,3 @@ def add_up(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None
     return work.get_future().then(lambda done: done.value()[0])
-
-
-def batches(world: World, shared: DistributedDataParallel | None, step: int, accumulate: int) -> Iterator[int]:
-    """The numbers of this process's batches; in the last one's backward pass gradients are summed over all processes.
-
-    Until then they add up where they are: an exchange costs the same for one batch as for all.
-    """
-    mine = world.share(step, accumulate)
-    with shared.no_sync() if shared else nullcontext():
-        yield from mine[:-1]
-    yield mine[-1]
-
-
-def require_equal_shares(train: TrainConfig, world: World) -> None:
-    """Raises UserError, with an equal setting, unless every process gets as many of a step's batches."""
-    count, total = train.accumulate, train.batch_size * train.accumulate
-    if count % world.size == 0:
-        return
-    equal = next((k for k in range(world.size, total + 1, world.size) if k > count and total % k == 0), None)
-    way = (
-        f"the same steps: --train.batch_size {total // equal} --train.accumulate {equal}"
-        if equal
-        else f"a step of {total} examples cannot be: start another number of processes"
-    )
-    raise UserError(f"train.accumulate={count} batches can't be shared equally by {world.size} processes; {way}")

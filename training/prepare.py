@@ -7,22 +7,22 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
 from configs.command import Command, check
 from configs.errors import UserError
-from configs.schema import Config, MLPConfig, Settings
+from configs.schema import Config, MLPConfig
 from data.dataset import Dataset
 from data.text import Text, open_text
 from data.tokenizer import Tokenizer
 from training import checkpoint
 from training.device import memory_explained
 from training.manifest import read_manifest
-from training.parallel import ALONE, ReadOnlyRun, World, require_equal_shares
-from training.plan import change, continued, describe, require_memory, resolve, with_vocabulary
+from training.plan import continued, describe, require_memory, resolve, with_vocabulary
 from training.report import say
-from training.restore import tokenizer_of
 from training.run import Record, Run, machine, open_run, read_record, run_folder
-from training.start import Base, find_base
 from training.tensorfile import Damaged
+from training.world import ALONE, World, require_equal_shares
 
 LATEST = 1.5  # times the budget of train.minutes: when a run is cut at the latest
 
@@ -34,21 +34,12 @@ class Job(NamedTuple):
     """resolved: no `auto` left"""
     data: Dataset
     run: Run
-    base: Base | None
-    """where the first weights come from, if not from chance"""
+    weights: dict[str, Tensor] | None
+    """the first ones by name, if not left to chance"""
     seconds: float
     """after which it stops, finished or not"""
     world: World = ALONE
     """the processes that share its steps"""
-
-
-class Plan(Settings):
-    """What the first of several processes tells the others, who then find all else in the run's folder."""
-
-    folder: Path | None
-    """none for --dry-run"""
-    seconds: float | None = None
-    """see Job; none for no limit"""
 
 
 def prepare(command: Command, time_step: Callable[[Dataset, Config], float], world: World = ALONE) -> Job | None:
@@ -58,13 +49,9 @@ def prepare(command: Command, time_step: Callable[[Dataset, Config], float], wor
     """
     if world.size == 1:
         return lead(command, time_step, world)
-    job = lead(command, partial(time_share, time_step, world), world) if world.leads else follow(world)
-    if world.leads:
-        limit = job.seconds if job and job.seconds < math.inf else None
-        world.tell(Plan(folder=job.run.folder if job else None, seconds=limit).model_dump_json())
-    if job:
-        world.join(str(job.config.train.device))
-    return job
+    from training.parallel import prepare_together
+
+    return prepare_together(partial(lead, command), time_step, world)
 
 
 def lead(command: Command, time_step: Callable[[Dataset, Config], float], world: World) -> Job | None:
@@ -77,24 +64,6 @@ def lead(command: Command, time_step: Callable[[Dataset, Config], float], world:
     return begin(command, folder, time_step, world)
 
 
-def follow(world: World) -> Job | None:
-    """The run that the first process has prepared, as its folder describes it. Raises UserError for other data."""
-    plan = Plan.model_validate_json(world.told())
-    if plan.folder is None:
-        return None
-    record = read_record(plan.folder)
-    data = open_data(record.resolved, tokenizer_of(plan.folder))
-    if data.sha256 != record.data_sha256:
-        raise UserError(f"process {world.rank} reads other data than the first; all need the same files", 1)
-    seconds = math.inf if plan.seconds is None else plan.seconds
-    return Job(record.resolved, data, ReadOnlyRun(plan.folder), None, seconds, world)
-
-
-def time_share(time_step: Callable[[Dataset, Config], float], world: World, data: Dataset, config: Config) -> float:
-    """Seconds that this process's share of a step takes; what the exchange of gradients adds is not measured."""
-    return time_step(data, change(config, accumulate=max(1, config.train.accumulate // world.size)))
-
-
 def begun_before(command: Command, record: Record) -> Command:
     """The command that began a run which was stopped before its first checkpoint, and so begins again."""
     settings, origins = record.asked | command.settings, record.origins | command.origins
@@ -105,10 +74,12 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
     """A new run: its plan is made and said before its folder is touched."""
     wanted = check(command.settings, command.origins)
     require_equal_shares(wanted.train, world)
-    base = find_base(wanted.train.start) if wanted.train.start else None
-    if base:
+    base = None
+    if wanted.train.start:
         from training.adapt import fitted, with_base
+        from training.start import find_base
 
+        base = find_base(wanted.train.start)
         wanted = with_base(wanted, base)
     tokenizer = base.tokenizer if base else None
     if command.settings.get("model.kind") == "auto" and not isinstance(wanted.model, MLPConfig):
@@ -131,11 +102,15 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
     run.describe(Record(asked=asked, origins=origins, resolved=config, data_sha256=data.sha256, machine=machine()))
     if isinstance(data, Text):
         run.write("tokenizer.json", data.tokenizer.file)
-    return Job(config, data, run, base, LATEST * 60 * (wanted.train.minutes or math.inf), world)
+    return Job(
+        config, data, run, base.weights if base else None, LATEST * 60 * (wanted.train.minutes or math.inf), world
+    )
 
 
 def go_on(command: Command, folder: Path, world: World) -> Job | None:
     """A run that continues, with its own settings, tokenizer and data."""
+    from training.restore import tokenizer_of
+
     record = read_record(folder)
     config = continued(command.settings, record)
     require_equal_shares(config.train, world)
