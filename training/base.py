@@ -5,10 +5,11 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from configs.files import Damaged, small
 from data.fetch import sha256
 from training import checkpoint
 from training.checkpoint import Checkpoint, Manifest
-from training.tensorfile import Damaged, read_tensors, small
+from training.tensorfile import read_tensors
 
 WEIGHTS = "model.safetensors"
 

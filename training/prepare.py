@@ -19,6 +19,7 @@ from training.plan import continued, describe, require_memory, resolve, with_voc
 from training.report import say
 from training.restore import tokenizer_of
 from training.run import Record, Run, machine, open_run, read_record, run_folder
+from training.sane import require_size
 from training.start import Base, find_base
 from training.tensorfile import Damaged
 
@@ -89,6 +90,7 @@ def go_on(command: Command, folder: Path) -> Job | None:
     """A run that continues, with its own settings, tokenizer and data."""
     record = read_record(folder)
     config = continued(command.settings, record)
+    require_size(folder, config.model)
     for newest in checkpoint.step_folders(folder / "checkpoints")[:1]:
         with suppress(Damaged):  # it is looked for an older one later
             checkpoint.read_manifest(newest)  # a wrong tokenizer is named before it makes any tokens
