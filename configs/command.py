@@ -14,7 +14,8 @@ from configs.schema import DURATIONS, Config, DataConfig, GPTConfig, LogConfig, 
 USAGE = "python train.py CONFIG... [--section.key VALUE]... [--run NAME] [--resume | --overwrite] [--dry-run]"
 EXAMPLE = "for example: python train.py configs/python.toml --train.minutes 5 --optim.lr 1e-3"
 CLI = "command line"
-LARGEST_FILE = 2**20  # bytes of one config
+LARGEST_FILE, MOST_DOTS = 2**18, 256  # bytes of one config, and dots in a line of it
+SHOWN = 200  # characters of a value that is wrong
 TABLES = {"model": GPTConfig, "data": DataConfig, "optim": OptimConfig, "train": TrainConfig, "log": LogConfig}
 LISTS = ("--data.path", "--data.extensions", "--model.lora.targets", "--train.freeze")  # of words
 SETTINGS = [
@@ -98,11 +99,15 @@ def listed(values: list[str]) -> str:
 
 def read(file: str) -> dict[str, Any]:
     """A TOML file as dotted names and values. Raises UserError if it can't be read."""
-    path = Path(file)
     try:
-        if path.stat().st_size > LARGEST_FILE:
+        with open(file, "rb") as toml:
+            content = toml.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
             raise UserError(f"{file} is too large to be a config")
-        return flatten(tomllib.loads(path.read_bytes().decode()))
+        for number, line in enumerate(content.splitlines(), 1):
+            if line.count(b".") > MOST_DOTS:  # the time that tomllib takes grows with the square of it
+                raise UserError(f"{file}: line {number} has more than {MOST_DOTS} dots; break it up")
+        return flatten(tomllib.loads(content.decode()))
     except FileNotFoundError as error:
         known = sorted(str(p) for p in Path("configs").glob("*.toml"))
         raise UserError(f"there is no config {file}{did_you_mean(file, known)}") from error
@@ -118,6 +123,8 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"train": {"steps": 1}} -> {"train.steps": 1}; a table in a table, such as [model.lora], may be empty."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
+        if "." in key:  # in quotes; without them it is a table and its key
+            raise ValueError(f"a name with a dot in it, {key!r:.60}")
         table = isinstance(value, dict) and (value or not prefix)
         flat |= flatten(value, f"{prefix}{key}.") if table else {prefix + key: value}
     return flat
@@ -173,5 +180,14 @@ def explain(error: Any, origins: dict[str, str]) -> str:
         "union_tag_not_found": kind,
         "value_error": message,
     }
-    otherwise = f"{name}: {message[0].lower()}{message[1:]}, got {error['input']!r}"
+    otherwise = f"{name}: {message[0].lower()}{message[1:]}, got {shown(error['input'])}"
     return f"{where}: {answers.get(error['type'], otherwise)}"
+
+
+def shown(value: Any) -> str:
+    """A value that was given, as far as it fits on a line."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits
+        return "what can't be shown"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -11,6 +11,7 @@ from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
+LONGEST = 4000  # characters of a message; what a file holds may be quoted in it
 
 
 class UserError(Exception):
@@ -27,9 +28,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def reason(error: Exception) -> str:
+    """The first mistake that an error tells of, in a line; pydantic's has a place and a message."""
+    if errors := getattr(error, "errors", None):
+        first = errors(include_url=False, include_context=False, include_input=False)[0]
+        place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        return f"{place[:80]}: {message}" if place else message
+    return str(error) or type(error).__name__
+
+
 def one_line(message: object) -> str:
     """The message on one line, without anything that could steer a terminal."""
     text = " ".join(str(message).split())
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

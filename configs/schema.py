@@ -14,6 +14,8 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=2**40)]
 NonNegative = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Width = Annotated[int, Field(ge=1, le=2**20)]
+Depth = Annotated[int, Field(ge=1, le=512)]
 Length = Annotated[int, Field(ge=2, le=2**24)]
 
 
@@ -38,7 +40,7 @@ class MLPConfig(Settings):
 
     kind: Literal["mlp"] = "mlp"
     """the digit network"""
-    sizes: Annotated[list[Count], Field(min_length=2)] = [784, 16, 16, 10]
+    sizes: Annotated[list[Width], Field(min_length=2, max_length=513)] = [784, 16, 16, 10]
     """neurons in each layer, the input first (784 = 28 x 28 pixels, 10 digits)"""
     activation: Activation = "sigmoid"
     """squashes each neuron's weighted sum; the last layer stays a plain sum"""
@@ -51,7 +53,7 @@ class MLPConfig(Settings):
 class LoRAConfig(Settings):
     """Low-rank adapters: the base stays as it is, and beside each target a product of two thin matrices learns."""
 
-    rank: Count = 8
+    rank: Width = 8
     """width of the thin matrices"""
     alpha: Annotated[float, Field(gt=0)] = 16.0
     """their product is scaled by alpha / rank"""
@@ -87,13 +89,13 @@ class GPTConfig(TransformerSettings):
 
     kind: Literal["gpt"] = "gpt"
     """the text network"""
-    n_layer: Count = 12
+    n_layer: Depth = 12
     """blocks of attention and MLP"""
-    n_head: Count = 12
+    n_head: Width = 12
     """attention heads in each block"""
-    n_embd: Count = 768
+    n_embd: Width = 768
     """width: numbers in one token's vector"""
-    vocab_size: Count = 50257
+    vocab_size: Annotated[int, Field(ge=1, le=2**24)] = 50257
     """tokens it can tell apart; in training it always comes from the tokenizer"""
     context_length: Length = 1024
     """tokens it can look at, at most"""
@@ -112,9 +114,9 @@ class AutoConfig(TransformerSettings):
 
     kind: Literal["auto"] = "auto"
     """sizes are chosen before training starts"""
-    n_layer: Count | None = None
-    n_head: Count | None = None
-    n_embd: Count | None = None
+    n_layer: Depth | None = None
+    n_head: Width | None = None
+    n_embd: Width | None = None
     context_length: Length | None = None
 
 
@@ -124,7 +126,7 @@ ModelConfig = Annotated[MLPConfig | GPTConfig | AutoConfig, Field(discriminator=
 class DataConfig(Settings):
     """What the network learns from."""
 
-    path: Annotated[Words, Field(min_length=1)]
+    path: Annotated[Words, Field(min_length=1, max_length=10_000)]
     """digits: mnist, mnist-5k; text: python-stdlib, shakespeare, or your own files, folders and globs"""
     extensions: Words = []
     """of the files that are read in folders, such as ["md", "txt"] (default: every file that is text)"""

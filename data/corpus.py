@@ -25,6 +25,7 @@ from data.shards import is_prepared, read_index
 BLOCK = 2**20  # bytes read at once
 PIECE = 2**20  # characters encoded at once
 MANY = 10  # documents; from here on whole documents are held out
+SLACK, RATIO = 2**24, 100  # of unpacked bytes: so many in any case, and so many for each packed one
 PLACE = re.compile(r"(?<=\S)[ \n](?=\S)")  # reads the same backwards
 
 
@@ -161,10 +162,18 @@ def is_jsonl(path: Path) -> bool:
 
 
 def unpacked(raw: BinaryIO, path: Path, read: Callable[[BinaryIO], bytes]) -> Iterator[bytes]:
-    """What `read` takes from the file until it is at its end, unpacked if it is a .gz. Raises UserError if damaged."""
-    file = gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw
+    """What `read` takes from the file until it is at its end, unpacked if it is a .gz.
+
+    Raises UserError if it is damaged, and for a .gz that unpacks to far more than any text would: it fills the disk.
+    """
+    packed, count = path.suffix == ".gz", 0
+    file = gzip.GzipFile(fileobj=raw) if packed else raw
     try:
-        yield from iter(partial(read, file), b"")
+        for block in iter(partial(read, file), b""):
+            count += len(block)
+            if packed and count > SLACK + RATIO * raw.tell():
+                raise UserError(f"data.path: {path} unpacks to more than {RATIO} times its size, as no text does")
+            yield block
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"data.path: {path} is damaged: {error}") from error
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from configs.errors import UserError
+from configs.files import require_file
 
 FILES = Path(__file__).parent / "files"
 TIMEOUT = 30  # seconds without a byte
+LARGEST = 2**28  # bytes of any file that we know
 
 
 class Source(NamedTuple):
@@ -33,6 +35,7 @@ def folders() -> list[Path]:
 
 def sha256(path: Path) -> str:
     """The file's SHA-256, in hexadecimal."""
+    require_file(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -42,7 +45,7 @@ def local(path: str, digest: str) -> Path | None:
     for folder in folders():
         found = folder / path
         if found.is_file():
-            if sha256(found) != digest:
+            if found.stat().st_size > LARGEST or sha256(found) != digest:
                 raise UserError(f"{found} is not the file it should be (SHA-256 {digest}); delete it")
             return found
     return None

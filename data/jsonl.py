@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterable, Iterator
 
 from configs.errors import UserError
+from configs.files import count_values
 
-LONGEST = 2**28  # bytes of one line
+LONGEST, MOST_VALUES = 2**24, 2**20  # bytes of one line, and values on it
 
 
 def texts(lines: Iterable[bytes], field: str, where: object) -> Iterator[str]:
@@ -22,6 +23,8 @@ def text_of(line: bytes, field: str, where: str) -> str:
     """The text of one line. Raises UserError if there is none."""
     if len(line) >= LONGEST:
         raise UserError(f"{where}: a line of more than {LONGEST:,} bytes; one document belongs on each line")
+    if count_values(line, MOST_VALUES) > MOST_VALUES:
+        raise UserError(f"{where}: this line holds too many values to be a document")
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:

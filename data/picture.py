@@ -1,5 +1,6 @@
 """Any picture of a digit, turned into what MNIST would have made of it; without this every network looks broken."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +10,31 @@ from PIL import Image
 from torch import Tensor
 
 from configs.errors import UserError
+from configs.files import require_file
 from data.digits import SIDE
+
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+LARGEST, MOST_PIXELS = 2**26, 2**25  # bytes of a file, and pixels; a camera's 24 million fit
 
 
 def read_image(path: Path) -> Float[Tensor, "784"]:
     """Any picture of a digit as MNIST would show it: white on black, 20 pixels high or wide, centred by its mass.
 
     A picture that is already 28x28 on black is taken as it is. Raises UserError for what cannot
-    be read, and for a blank picture.
+    be read, what is too large, and for a blank picture.
     """
+    require_file(path)
+    if path.stat().st_size > LARGEST:
+        raise UserError(f"{path} is too large for a picture of a digit")
     try:
-        with Image.open(path) as picture:
+        with opened(path) as picture:
             if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
                 picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
             flat = Image.new("RGBA", picture.size, "white")
             flat.alpha_composite(picture.convert("RGBA"))
             grey = np.asarray(flat.convert("L"), dtype=np.float32) / 255
-    except (Image.DecompressionBombError, SyntaxError, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno:  # not there, not allowed
+    except Exception as error:  # of many decoders, each with its own
+        if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno):  # not there, not allowed
             raise
         raise UserError(f"{path} is not a picture that can be read ({error})") from error
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
@@ -37,6 +45,20 @@ def read_image(path: Path) -> Float[Tensor, "784"]:
     if not ink.any():
         raise UserError(f"{path} is blank")
     return centre(ink)
+
+
+def opened(path: Path) -> Image.Image:
+    """The picture, of which the header alone has been read. Raises UserError if it has too many pixels.
+
+    Pillow knows other formats too; for one of them it would start another program.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is tighter
+        picture = Image.open(path, formats=FORMATS)
+    if picture.width * picture.height > MOST_PIXELS:
+        picture.close()
+        raise UserError(f"{path} is too large for a picture of a digit: {picture.width} x {picture.height} pixels")
+    return picture
 
 
 def centre(ink: np.ndarray) -> Float[Tensor, "784"]:

@@ -16,29 +16,22 @@ import numpy as np
 from pydantic import Field, ValidationError
 from tqdm import tqdm
 
-from configs.errors import UserError
+from configs.errors import reason as why
+from configs.files import Damaged, small
 from configs.schema import Count, Settings
 from data.progress import progress
-from data.tokenizer import Tokenizer, read_tokenizer
+from data.tokenizer import Tokenizer, tokenizer_in
 
 BLOCK = 2**22  # bytes read at once
 SHARD_BYTES = 2**28
-LARGEST_INDEX, LARGEST_TOKENIZER = 2**24, 2**28  # bytes
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class Damaged(UserError):
-    """A folder of tokens that is not what was prepared."""
-
-    def __init__(self, folder: Path, reason: object) -> None:
-        super().__init__(f"{folder} is damaged: {reason}", exit_code=1)
 
 
 class Shard(Settings):
     """One file of tokens."""
 
-    tokens: Count
+    tokens: Annotated[int, Field(ge=1, le=SHARD_BYTES // 2)]
     sha256: Digest
 
 
@@ -155,9 +148,9 @@ def write_index(folder: Path, index: Index) -> None:
 def read_index(folder: Path) -> Index:
     """What index.json says. Raises Damaged."""
     try:
-        sealed = Sealed.model_validate_json(small(folder / "index.json", LARGEST_INDEX))
+        sealed = Sealed.model_validate_json(small(folder / "index.json"))
     except (ValidationError, RecursionError) as error:
-        raise Damaged(folder, f"index.json: {str(error).splitlines()[-1]}") from error
+        raise Damaged(folder, f"index.json: {why(error)}") from error
     if sealed.index.sha256 != sealed.sha256:
         raise Damaged(folder, "index.json has changed since it was written")
     return sealed.index
@@ -167,7 +160,7 @@ def open_shards(folder: Path, reason: str) -> Prepared:
     """The tokens in a folder, after a look at every one. Raises Damaged, naming the file that isn't as it was."""
     try:
         index = read_index(folder)
-        tokenizer = read_tokenizer(small(folder / "tokenizer.json", LARGEST_TOKENIZER), folder / "tokenizer.json")
+        tokenizer = tokenizer_in(folder)
         if tokenizer.sha256 != index.tokenizer:
             raise Damaged(folder, "tokenizer.json is not the one that its tokens were made with")
         tokens = {}
@@ -196,10 +189,3 @@ def check(file: Path, shard: Shard, dtype: np.dtype, vocab_size: int, bar: tqdm)
         raise Damaged(file.parent, f"{file.name} has a token {largest:,}, and the tokenizer has {vocab_size:,} tokens")
     if digest.hexdigest() != shard.sha256:
         raise Damaged(file.parent, f"{file.name} has changed since it was written")
-
-
-def small(file: Path, most: int) -> bytes:
-    """The bytes of a file that has no reason to be larger than `most`. Raises Damaged if it is."""
-    if file.stat().st_size > most:
-        raise Damaged(file.parent, f"{file.name} is too large")
-    return file.read_bytes()

@@ -8,13 +8,17 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from configs.errors import UserError
+from configs.errors import UserError, reason
+from configs.files import small
 from configs.schema import Settings
+
+LARGEST_TOKENIZER, MOST_TOKENS = 2**25, 2**21  # bytes of tokenizer.json, and values in it
 
 
 class Tokenizer(ABC):
@@ -149,9 +153,15 @@ class TokenizerFile(Settings):
         return BPETokenizer(ranks, self.pattern)
 
 
+def tokenizer_in(folder: Path) -> Tokenizer:
+    """The tokenizer of a run or of prepared tokens. Raises UserError, and OSError if there is none."""
+    file = folder / "tokenizer.json"
+    return read_tokenizer(small(file, LARGEST_TOKENIZER, MOST_TOKENS), file)
+
+
 def read_tokenizer(text: str | bytes, where: object) -> Tokenizer:
     """The tokenizer that a tokenizer.json holds. Raises UserError for anything else, naming `where`."""
     try:
         return TokenizerFile.model_validate_json(text).tokenizer()
     except ValueError as error:  # pydantic's are of this kind too
-        raise UserError(f"{where} is not a tokenizer: {str(error).splitlines()[-1]}", 1) from error
+        raise UserError(f"{where} is not a tokenizer: {reason(error)}", 1) from error

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from configs.errors import UserError
+from configs.files import Damaged
 from configs.schema import OptimConfig
 from data.tokenizer import CharTokenizer
 from model import GPT, GPTConfig
@@ -21,7 +22,7 @@ from tests.conftest import ROOT
 from training import checkpoint
 from training.checkpoint import State
 from training.optim import build_optimizers
-from training.tensorfile import Damaged, read_tensors
+from training.tensorfile import read_tensors
 
 CONFIG = GPTConfig(n_layer=1, n_head=2, n_embd=8, vocab_size=11, context_length=4)
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from configs.files import Damaged, small
 from data.fetch import sha256
 from training import checkpoint
 from training.checkpoint import Checkpoint
 from training.manifest import Manifest, write
-from training.tensorfile import Damaged, read_tensors, small
+from training.tensorfile import read_tensors
 
 WEIGHTS = "model.safetensors"
 

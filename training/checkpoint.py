@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from configs.errors import UserError
+from configs.files import Damaged, small
 from configs.schema import Settings
 from data.fetch import sha256
 from training.manifest import read_manifest, tokenizer_hash, write
 from training.run import NOT_FINITE, Run
-from training.tensorfile import Damaged, read_tensors, small, sync
+from training.tensorfile import read_tensors, sync
 
 STEP = re.compile(r"step-\d{6,18}")
 FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}

@@ -14,13 +14,14 @@ from pydantic import ConfigDict, Field
 from safetensors.torch import save_file
 from torch import Tensor
 
-from configs.errors import UserError
+from configs.errors import UserError, reason
+from configs.files import small
 from configs.schema import GPTConfig, Settings
 from data.bpe import BPETokenizer, gpt2_tokenizer
 from data.byte_level import from_tokenizer_json, from_vocab_and_merges, to_tokenizer_config, to_tokenizer_json
 from data.tokenizer import Tokenizer
 from model.gpt2 import GPT2Config, from_gpt2, full_name, gpt2_config, gpt2_shapes, to_gpt2
-from training.tensorfile import open_tensors, small
+from training.tensorfile import open_tensors
 
 HUB = "openai-community"  # where OpenAI's own weights are
 PATIENCE = 10  # seconds until a server that doesn't answer counts as none
@@ -30,7 +31,8 @@ TOKENIZERS: dict[tuple[str, ...], Callable[..., tuple[BPETokenizer, list[int]]]]
     ("vocab.json", "merges.txt"): from_vocab_and_merges,
 }
 PUBLISHED = ("config.json", "vocab.json", "merges.txt", SINGLE)  # what we need of OpenAI's repositories
-LARGEST_VOCABULARY = 32 * 2**20  # bytes of a tokenizer's file; GPT-2's have 1 to 3 million
+LARGEST_VOCABULARY, MOST_TOKENS = 2**23, 2**21  # bytes of a tokenizer's file, and values; GPT-2's has 2 and 0.6 million
+MOST_FILES = 256  # that one network is spread over
 GPT2_TOKENS = 50257
 FLOATS = {"F64", "F32", "F16", "BF16"}
 
@@ -66,15 +68,6 @@ def understood(file: Path, read: Callable[[], T]) -> T:
         raise UserError(f"{file} can't be used: {reason(error)}") from error
 
 
-def reason(error: Exception) -> str:
-    """The first mistake that an error tells of, in a line; pydantic's has a place and a message."""
-    if errors := getattr(error, "errors", None):
-        first = errors()[0]
-        place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-        return f"{place[:80]}: {message}" if place else message
-    return str(error) or type(error).__name__
-
-
 def read_tensors(folder: Path, config: GPTConfig) -> dict[str, Tensor]:
     """The folder's tensors by their full names, in float32; all names, shapes and types are checked before any is read.
 
@@ -107,7 +100,10 @@ def weight_files(folder: Path) -> list[str]:
         return [SINGLE]
     if (folder / INDEX).is_file():
         content = small(folder / INDEX)
-        return sorted(set(understood(folder / INDEX, lambda: Index.model_validate_json(content)).weight_map.values()))
+        files = set(understood(folder / INDEX, lambda: Index.model_validate_json(content)).weight_map.values())
+        if len(files) > MOST_FILES:
+            raise UserError(f"{folder / INDEX} names {len(files):,} files, more than {MOST_FILES}")
+        return sorted(files)
     if any(folder.glob("pytorch_model*.bin")):
         raise UserError(
             f"{folder} has its weights in pytorch_model.bin alone, a pickle, which can run code when it is opened; "
@@ -133,7 +129,7 @@ def read_tokenizer(folder: Path, vocab_size: int) -> tuple[BPETokenizer, list[in
     """
     for names, read in TOKENIZERS.items():
         if all((folder / name).is_file() for name in names):
-            contents = [small(folder / name, LARGEST_VOCABULARY) for name in names]
+            contents = [small(folder / name, LARGEST_VOCABULARY, MOST_TOKENS) for name in names]
             tokenizer, rows = understood(folder / names[0], lambda: read(*contents))  # noqa: B023 - called at once
             break
     else:

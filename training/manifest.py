@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.errors import UserError
+from configs.files import Damaged, small
 from configs.schema import Settings
 from data.fetch import sha256
-from training.tensorfile import Damaged, small, sync
+from training.tensorfile import sync
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 

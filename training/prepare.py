@@ -11,6 +11,7 @@ from torch import Tensor
 
 from configs.command import Command, check
 from configs.errors import UserError
+from configs.files import Damaged
 from configs.schema import Config, MLPConfig
 from data.dataset import Dataset
 from data.text import Text, open_text
@@ -21,7 +22,7 @@ from training.manifest import read_manifest
 from training.plan import continued, describe, require_memory, resolve, with_vocabulary
 from training.report import say
 from training.run import Record, Run, machine, open_run, read_record, run_folder
-from training.tensorfile import Damaged
+from training.sane import require_size
 from training.world import ALONE, World, require_equal_shares
 
 LATEST = 1.5  # times the budget of train.minutes: when a run is cut at the latest
@@ -114,6 +115,7 @@ def go_on(command: Command, folder: Path, world: World) -> Job | None:
     record = read_record(folder)
     config = continued(command.settings, record)
     require_equal_shares(config.train, world)
+    require_size(folder, config.model)
     for newest in checkpoint.step_folders(folder / "checkpoints")[:1]:
         with suppress(Damaged):  # it is looked for an older one later
             read_manifest(newest)  # a wrong tokenizer is named before it makes any tokens

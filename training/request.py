@@ -5,12 +5,19 @@ import math
 import secrets
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-from configs.errors import OneLineParser, UserError
-from configs.schema import GPTConfig
-from training.run import Record, all_runs, read_log, read_record, run_folder
+from pydantic import ConfigDict, ValidationError
+
+from configs.errors import OneLineParser, UserError, reason
+from configs.files import Damaged, lines_of
+from configs.schema import GPTConfig, Settings
+from training.run import Record, all_runs, read_record, run_folder
+
+LONGEST_PROMPT = 2**24  # bytes
+LARGEST_LOG = 2**28  # bytes; of a run with millions of steps
 
 TEXT = {
     "prompt": None,
@@ -185,12 +192,39 @@ def read_prompts(given: dict) -> list[str]:
 def read_prompt(file: str, option: str) -> str:
     """A prompt from a file, or from standard input. Raises UserError unless it is UTF-8."""
     try:
-        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        with nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as source:
+            content = source.read(LONGEST_PROMPT + 1)
+        if len(content) > LONGEST_PROMPT:
+            raise UserError(f"{option}: {file} is longer than {LONGEST_PROMPT:,} bytes, far beyond any context")
         return content.decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{option}: {file} is not UTF-8 text") from error
     except OSError as error:
         raise UserError(f"{option}: {file}: {error.strerror}") from error
+
+
+class Line(Settings):
+    """A line of log.jsonl, as far as the list of runs needs it."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=True)
+    step: int | None = None
+    """none in the line of a loss that was no number"""
+    val_loss: float | None = None
+
+
+def summary(log: Path) -> tuple[int, list[float]]:
+    """The last step that a log tells of, and all validation losses. Raises UserError for what is no log."""
+    step, losses = 0, []
+    if log.exists():
+        if log.stat().st_size > LARGEST_LOG:
+            raise Damaged(log.parent, f"{log.name} is too large")
+        try:
+            for line in map(Line.model_validate_json, lines_of(log)):
+                step = step if line.step is None else line.step
+                losses += [] if line.val_loss is None else [line.val_loss]
+        except ValidationError as error:
+            raise Damaged(log.parent, f"{log.name}: {reason(error)}") from error
+    return step, losses
 
 
 def listing() -> str:
@@ -199,14 +233,12 @@ def listing() -> str:
     for folder in all_runs():
         try:
             model = read_record(folder).resolved.model
+            step, losses = summary(folder / "log.jsonl")
         except UserError:
             continue
-        log = read_log(folder)
-        losses = [line["val_loss"] for line in log if "val_loss" in line]
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         begun = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / "run.json").stat().st_mtime))
-        step = str(log[-1]["step"]) if log else "0"
         best = f"{min(losses):.4f}" if losses else "-"
-        rows.append((folder.name, model.kind if model else "-", step, best, f"{size / 1e6:.1f}", begun))
+        rows.append((folder.name, model.kind if model else "-", str(step), best, f"{size / 1e6:.1f}", begun))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

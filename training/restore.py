@@ -6,11 +6,12 @@ from typing import NamedTuple
 from torch import nn
 
 from configs.errors import UserError, did_you_mean
-from data.tokenizer import Tokenizer, read_tokenizer
+from data.tokenizer import Tokenizer, tokenizer_in
 from model import GPT, GPTConfig, MLPConfig, build_model
 from training import checkpoint
 from training.checkpoint import Checkpoint
 from training.run import Record, read_record, run_folder
+from training.sane import require_size, require_weights
 
 
 class Restored(NamedTuple):
@@ -41,10 +42,12 @@ def restore(name: str, which: str = "best") -> Restored:
     if checkpoint.STEP.fullmatch(folder.name) and folder.parent.name == "checkpoints":
         folder, which = folder.parents[1], folder.name
     record = read_record(folder)
-    found = find_checkpoint(folder / "checkpoints", which)
     config = record.resolved.model
     if not isinstance(config, MLPConfig | GPTConfig):
         raise UserError(f"{folder}/run.json describes no network", 1)
+    require_size(folder, config)
+    found = find_checkpoint(folder / "checkpoints", which)
+    require_weights(found, config)
     model = build_model(without_adapters(config) if found.state.quantized else config)
     if found.state.quantized and isinstance(model, GPT):
         from model.quantize import quantize
@@ -80,5 +83,4 @@ def find_checkpoint(checkpoints: Path, which: str) -> Checkpoint:
 
 def tokenizer_of(folder: Path) -> Tokenizer | None:
     """The run's tokenizer; None if it has none."""
-    file = folder / "tokenizer.json"
-    return read_tokenizer(file.read_bytes(), file) if file.is_file() else None
+    return tokenizer_in(folder) if (folder / "tokenizer.json").is_file() else None

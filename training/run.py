@@ -21,11 +21,13 @@ from typing import Any, TextIO
 from pydantic import ValidationError
 
 from configs.command import Command, parse
-from configs.errors import INTERRUPTED, UserError
+from configs.errors import INTERRUPTED, UserError, reason
+from configs.files import Damaged, lines_of, small
 from configs.schema import Config, Settings
 
 RUNS = Path("runs")
 NOT_FINITE = 3  # the exit code of a loss that is no number
+LARGEST_RECORD = 2**23  # bytes of run.json, which names the files of a corpus three times
 PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "tiktoken", "torchvision")
 
 
@@ -142,6 +144,7 @@ def open_run(folder: Path, resume: bool, overwrite: bool) -> Run:
     """The run folder, locked, and emptied if it is written over. Raises UserError as `claim` does."""
     claim(folder, resume, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_links(folder)
     run = Run(folder)
     try:
         claim(folder, resume, overwrite)  # another process may have been quicker
@@ -159,10 +162,19 @@ def read_record(folder: Path) -> Record:
     file = folder / "run.json"
     if not file.is_file():
         raise UserError(f"there is no run in {folder}{known_runs()}")
+    refuse_links(folder)
     try:
-        return Record.model_validate_json(file.read_bytes())
+        return Record.model_validate_json(small(file, LARGEST_RECORD))
     except (ValidationError, RecursionError) as error:
-        raise UserError(f"{file} is damaged: {str(error).splitlines()[0]}", 1) from error
+        raise UserError(f"{file} is damaged: {reason(error)}", 1) from error
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises UserError if something in the run is a link: what is written there would be written elsewhere."""
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if (path := Path(place, name)).is_symlink():
+                raise UserError(f"{path} is a link, and a run is all in one folder; put there what it leads to", 1)
 
 
 def known_runs() -> str:
@@ -178,10 +190,12 @@ def all_runs() -> list[Path]:
 
 
 def read_log(folder: Path) -> list[dict]:
-    """The lines of log.jsonl; a last line that was cut off in mid-writing is left out."""
+    """The lines of log.jsonl; a last line that was cut off in mid-writing is left out. Raises Damaged for no log."""
     file = folder / "log.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    try:
+        return [json.loads(line) for line in lines_of(file)] if file.exists() else []
+    except (ValueError, RecursionError) as error:
+        raise Damaged(folder, f"{file.name}: {error}") from error
 
 
 def take_lock(file: Path) -> TextIO:

@@ -9,17 +9,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from configs.errors import UserError
+from configs.files import Damaged, require_file
 
 LARGEST_HEADER = 4 * 2**20  # bytes; a hostile header of 19 MB takes 8 s to parse
-LARGEST_JSON = 2**20
-
-
-class Damaged(UserError):
-    """Something on disk that is not what was saved."""
-
-    def __init__(self, folder: Path, reason: object) -> None:
-        super().__init__(f"{folder} is damaged: {reason}", exit_code=1)
 
 
 def read_tensors(file: Path, wanted: dict[str, Tensor] | None) -> dict[str, Tensor]:
@@ -41,6 +33,7 @@ def read_tensors(file: Path, wanted: dict[str, Tensor] | None) -> dict[str, Tens
 def open_tensors(file: Path) -> Iterator[Any]:
     """An open safetensors file. Raises Damaged if it is none, or its header too large to be parsed in good time."""
     try:
+        require_file(file)
         with file.open("rb") as raw:
             if int.from_bytes(raw.read(8), "little") > LARGEST_HEADER:
                 raise Damaged(file.parent, f"{file.name} has too large a header")
@@ -48,15 +41,6 @@ def open_tensors(file: Path) -> Iterator[Any]:
             yield tensors
     except (OSError, SafetensorError) as error:
         raise Damaged(file.parent, f"{file.name}: {error}") from error
-
-
-def small(path: Path, largest: int = LARGEST_JSON) -> bytes:
-    """The bytes of a file that has no reason to be large. Raises Damaged if it is."""
-    with path.open("rb") as file:
-        content = file.read(largest + 1)
-    if len(content) > largest:
-        raise Damaged(path.parent, f"{path.name} is too large")
-    return content
 
 
 def sync(path: Path) -> None:

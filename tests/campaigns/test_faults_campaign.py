@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from configs.files import Damaged
 from tests.conftest import ROOT
 from tests.processes import PHASES, Child, fingerprint, training
 from tests.test_checkpoint import saved, trained
 from training import checkpoint
-from training.tensorfile import Damaged
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1800)]
 RESULTS = ROOT / "benchmarks/results/faults.json"

@@ -1,0 +1,239 @@
+"""No file that a user opens can run code or exhaust the machine: it is refused in a line, and nothing else happens."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.errors import answer
+from tests.conftest import POEM, ROOT
+from tests.hostile import CANARY, PAYLOADS, cases, copy, plant
+
+FORBIDDEN = {"pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "os.fork"}
+EXECUTED: list[str] = []
+RESULTS = ROOT / "benchmarks/results/hostile.json"
+TINY = """
+[model]
+kind = "gpt"
+n_layer = 1
+n_head = 2
+n_embd = 16
+context_length = 16
+[data]
+path = "poem.txt"
+tokenizer = "bpe"
+vocab_size = 300
+[train]
+steps = 12
+eval_every = 12
+batch_size = 4
+threads = 1
+[log]
+sample_tokens = 0
+"""
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """Good files of every kind: two runs, a Hugging Face folder, prepared tokens, a text, a picture; and a sentinel."""
+    import export
+    import train
+    from training.run import understand
+
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("poem.txt").write_text(POEM)
+        Path("tiny.toml").write_text(TINY)
+        digits = '[model]\nkind = "mlp"\n[data]\npath = "mnist-5k"\n[train]\nsteps = 2\nthreads = 1\n'
+        Path("d.toml").write_text(digits)
+        for words in (["tiny.toml"], ["d.toml"]):
+            assert answer(lambda words=words: train.main(understand(words))) == 0
+        for old in sorted(Path("runs/tiny/checkpoints").glob("step-*"))[:-1]:
+            shutil.rmtree(old)
+        assert answer(lambda: export.main(export.understand(["tiny", "gpt2"]))) == 0
+        from data.prepare import TOKENS
+
+        (tokens,) = (f.parent for f in TOKENS.glob("*/index.json") if '"byte_count"' in f.read_text())
+        shutil.copytree(tokens, "tokens")
+        picture = np.zeros((28, 28), np.uint8)
+        picture[8:20, 12:16] = 255
+        Image.fromarray(picture).save("good.png")
+        Path("sentinel").mkdir()
+        Path("sentinel/precious").write_text("words")
+    return folder
+
+
+def watch(event: str, _: tuple) -> None:
+    """Notes what would be an execution."""
+    if event in FORBIDDEN and EXECUTED[:1] == ["watching"]:
+        EXECUTED.append(event)
+
+
+sys.addaudithook(watch)
+
+
+@pytest.fixture
+def watched(world: Path, workplace: Path) -> Iterator[None]:
+    """A world of one's own; afterwards nothing in it was executed, and the sentinel is as it was."""
+    copy(world, workplace)
+    EXECUTED[:] = ["watching"]
+    yield
+    found, EXECUTED[:] = EXECUTED[1:], []
+    assert not found and not Path(CANARY).exists()
+    assert [(f.name, f.read_text()) for f in Path("sentinel").iterdir()] == [("precious", "words")]
+
+
+def refused(result: tuple[int, str, str]) -> str:
+    """The one line of a refusal; warnings about damage may come before it."""
+    code, out, err = result
+    lines = [line for line in err.splitlines() if not line.startswith("warning: ")]
+    assert code in (1, 2) and not out and len(lines) == 1 and lines[0].startswith("error: "), (code, out, err[:3000])
+    return lines[0]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_a_hostile_file_is_refused_in_one_line_by_every_command_that_opens_it(watched, world, shell, payload):
+    for name, place, command in cases():
+        if name == payload:
+            copy(world, Path())
+            plant(payload, place)
+            script, *words = command.split()
+            try:
+                refused(shell(script, *words))
+            except AssertionError as error:
+                raise AssertionError(f"{place}: {command}: {error}") from error
+            assert not Path("runs/new").exists() and not Path("out").exists()
+            Path(place).unlink()
+
+
+def measured(command: list[str]) -> tuple[int, str, float, float]:
+    """Exit code, stderr, seconds and peak megabytes of a command in a process of its own."""
+    begin = time.monotonic()
+    done = subprocess.Popen(
+        [sys.executable, ROOT / command[0], *command[1:]], stdout=subprocess.DEVNULL, stderr=Path("err").open("w")
+    )
+    signal.alarm(100)
+    _, status, usage = os.wait4(done.pid, 0)
+    signal.alarm(0)
+    done.returncode = os.waitstatus_to_exitcode(status)
+    return done.returncode, Path("err").read_text(), time.monotonic() - begin, usage.ru_maxrss / 1024
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3000)
+def test_a_refusal_costs_a_second_and_200_megabytes_at_most(world, workplace):
+    """Against the same command with a good file in the same place; the refused command has less to do."""
+    baselines: dict[str, tuple[float, float]] = {}
+    rows = []
+    for payload, place, command in cases():
+        words = command.split()
+        if command not in baselines:
+            copy(world, workplace)
+            for good, evil in (("tiny.toml", "evil.toml"), ("good.png", "evil.png"), ("poem.txt", "evil.prompt")):
+                shutil.copy(good, evil)
+            for end in ("txt", "txt.gz", "jsonl", "jsonl.gz"):
+                shutil.copy("poem.txt", f"evil.{end}")
+            words_for_good = [word.replace(".gz", "").replace("jsonl", "txt") for word in words]
+            code, err, *baselines[command] = measured(words_for_good)  # type: ignore[assignment]
+            assert code == 0, err
+        shutil.rmtree("runs"), shutil.rmtree("out", ignore_errors=True)
+        copy(world, workplace)
+        plant(payload, place)
+        code, err, seconds, megabytes = measured(words)
+        base_seconds, base_megabytes = baselines[command]
+        rows.append(
+            {
+                "payload": payload,
+                "place": place,
+                "command": command,
+                "exit": code,
+                "lines": len([line for line in err.splitlines() if not line.startswith("warning: ")]),
+                "seconds": round(seconds, 2),
+                "seconds_above_baseline": round(seconds - base_seconds, 2),
+                "megabytes_above_baseline": round(megabytes - base_megabytes),
+                "executed": Path(CANARY).exists(),
+            }
+        )
+        Path(place).unlink()
+    over = [r for r in rows if r["seconds_above_baseline"] > 1 or r["megabytes_above_baseline"] > 200]
+    bad = [r for r in rows if r["exit"] not in (1, 2) or r["lines"] != 1 or r["executed"]]
+    result = {
+        "payloads": len(PAYLOADS),
+        "cases": len(rows),
+        "executed": sum(r["executed"] for r in rows),
+        "not_refused_in_one_line": len(bad),
+        "over_1_s_or_200_MB": len(over),
+        "most_seconds_above_baseline": max(r["seconds_above_baseline"] for r in rows),
+        "most_megabytes_above_baseline": max(r["megabytes_above_baseline"] for r in rows),
+        "rows": rows,
+        "versions": {name: metadata.version(name) for name in ("torch", "pydantic", "safetensors", "pillow")},
+    }
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    assert not bad and not over
+
+
+LINKED = ["log.jsonl", "run.lock", ".run.json.partial", "checkpoints/.best.partial", "curves.png", "extra"]
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_nothing_is_written_through_a_link_in_a_run(watched, shell, name):
+    place = Path("runs/tiny", name)
+    place.unlink(missing_ok=True)
+    place.symlink_to(Path("sentinel/precious").resolve())
+    for words in (["--resume", "--run", "tiny", "--train.steps", "20"], ["tiny.toml", "--overwrite"]):
+        assert "is a link" in refused(shell("train.py", *words))
+
+
+def test_a_run_that_claims_a_network_larger_than_its_weights_is_not_built(watched, shell):
+    file = Path("runs/tiny/run.json")
+    record = json.loads(file.read_text())
+    for claim in ({"n_layer": 512}, {"n_embd": 2**20}, {"vocab_size": 2**24}, {"context_length": 2**24}):
+        record["resolved"]["model"] |= claim
+        file.write_text(json.dumps(record))
+        assert "not those of run.json" in refused(shell("sample.py", "tiny"))
+    record["resolved"]["model"]["n_layer"] = 2**40
+    file.write_text(json.dumps(record))
+    assert "n_layer" in refused(shell("sample.py", "tiny"))
+
+
+@pytest.mark.parametrize(
+    "line", [b"[" * 60_000 + b"\n", b'{"step":"x"}\n', b"\x80\n", b"1\n", b"a" * 10**6, b'{"step":1e999}\n']
+)
+def test_a_log_that_is_none_hides_its_run_from_the_list_and_no_other(watched, shell, line):
+    Path("runs/tiny/log.jsonl").write_bytes(line)
+    code, out, _ = shell("sample.py", "--list")
+    assert code == 0 and "tiny" not in out and "d " in out
+
+
+NAMES = ["../x", "..", "a/../../x", "/abs", "a\0b", "x" * 300, "~nobody/x", "\ud800"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_in_a_files_table_leads_nowhere_else(watched, shell, name):
+    """Of a checkpoint's manifest, a Hugging Face index, and as the best checkpoint."""
+    manifest = next(Path("runs/tiny/checkpoints").glob("step-*")) / "manifest.json"
+    found = json.loads(manifest.read_text())
+    found["sha256"][name] = found["sha256"].pop("state.json")
+    manifest.write_text(json.dumps(found))
+    refused(shell("sample.py", "tiny"))
+    Path("gpt2/model.safetensors").rename("x.safetensors")
+    Path("gpt2/model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": f"{name}.safetensors"}}))
+    refused(shell("train.py", "tiny.toml", "--run", "new", "--train.start", "./gpt2", "--data.tokenizer", "auto"))
+
+
+def test_no_setting_comes_from_the_environment(watched, shell, monkeypatch):
+    for name in ("DATA", "TRAIN", "MODEL", "TRAIN__STEPS", "RUN", "PELLUCID_TRAIN"):
+        monkeypatch.setenv(name, '{"steps": 99}')
+    code, _, err = shell("train.py", "tiny.toml", "--dry-run", "--run", "new")
+    assert code == 0 and "12 steps" in err
