@@ -155,7 +155,7 @@ class OptimConfig(Settings):
     """muon's own rate, for the hidden matrices"""
     min_lr: NonNegative = 0.0
     """learning rate at the end of the schedule"""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Annotated[int, Field(ge=0, le=2**40)] = 0
     """steps over which the rate rises from zero; one_cycle has its own rise"""
     schedule: Literal["constant", "linear", "cosine", "one_cycle"] = "constant"
     """after warm-up; one_cycle rises over the first 30 % of all steps and falls to min_lr"""
@@ -174,7 +174,7 @@ class OptimConfig(Settings):
 class TrainConfig(Settings):
     """How long, how often, and where. Exactly one of steps, epochs and minutes is given."""
 
-    steps: Annotated[int, Field(ge=0)] | None = None
+    steps: Annotated[int, Field(ge=0, le=2**40)] | None = None
     """updates of the weights"""
     epochs: Annotated[float, Field(gt=0)] | None = None
     """passes over the training split"""
@@ -190,9 +190,9 @@ class TrainConfig(Settings):
     """steps between evaluations over the whole validation split (default: ten in a run)"""
     save_every: Count | None = None
     """steps between checkpoints (default: at each evaluation)"""
-    keep: Annotated[int, Field(ge=0)] = 2
+    keep: Annotated[int, Field(ge=0, le=2**40)] = 2
     """newest checkpoints that are kept, besides the best (0: all)"""
-    patience: Annotated[int, Field(ge=0)] = 0
+    patience: Annotated[int, Field(ge=0, le=2**40)] = 0
     """evaluations without a new best before training stops (0: never)"""
     start: str | None = None
     """begin from the weights and tokenizer of a run, a checkpoint, or a Hugging Face GPT-2: a folder, or the name gpt2,
@@ -216,7 +216,7 @@ class LogConfig(Settings):
 
     every: Count = 10
     """steps between lines of log.jsonl"""
-    sample_tokens: Annotated[int, Field(ge=0)] = 120
+    sample_tokens: Annotated[int, Field(ge=0, le=2**40)] = 120
     """length of the text sample at each evaluation (0: none)"""
 
 

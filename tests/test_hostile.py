@@ -1,4 +1,4 @@
-"""No file that a user opens can run code or exhaust the machine: it is refused in a line, and nothing else happens."""
+"""No file that a user opens can run code or exhaust the machine: each is refused in one line."""
 
 import json
 import os
@@ -94,27 +94,41 @@ def watched(world: Path, workplace: Path) -> Iterator[None]:
     assert [(f.name, f.read_text()) for f in Path("sentinel").iterdir()] == [("precious", "words")]
 
 
+def said(err: str) -> list[str]:
+    """The lines of stderr; warnings about damage may come before what counts."""
+    return [line for line in err.splitlines() if not line.startswith("warning: ")]
+
+
+def is_refusal(code: int, out: str, err: str) -> bool:
+    """Whether a command ended in one line that says what is wrong."""
+    return code in (1, 2) and not out and [line[:7] for line in said(err)] == ["error: "]
+
+
+def passed_over(place: str, command: str, code: int, err: str) -> bool:
+    """Whether --resume did what it does with a checkpoint that is damaged: it says so and goes on without."""
+    return code == 0 and "--resume" in command and "checkpoints" in place and "is damaged: " in err
+
+
 def refused(result: tuple[int, str, str]) -> str:
-    """The one line of a refusal; warnings about damage may come before it."""
-    code, out, err = result
-    lines = [line for line in err.splitlines() if not line.startswith("warning: ")]
-    assert code in (1, 2) and not out and len(lines) == 1 and lines[0].startswith("error: "), (code, out, err[:3000])
-    return lines[0]
+    """The one line of a refusal."""
+    assert is_refusal(*result), result
+    return said(result[2])[0]
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
 def test_a_hostile_file_is_refused_in_one_line_by_every_command_that_opens_it(watched, world, shell, payload):
+    wrong = []
     for name, place, command in cases():
         if name == payload:
             copy(world, Path())
             plant(payload, place)
             script, *words = command.split()
-            try:
-                refused(shell(script, *words))
-            except AssertionError as error:
-                raise AssertionError(f"{place}: {command}: {error}") from error
-            assert not Path("runs/new").exists() and not Path("out").exists()
+            code, out, err = shell(script, *words)
+            if not (is_refusal(code, out, err) or passed_over(place, command, code, err)) or Path("runs/new").exists():
+                wrong.append((place, command, code, out, err[:1000]))
+            shutil.rmtree("runs/new", ignore_errors=True)
             Path(place).unlink()
+    assert not wrong
 
 
 def measured(command: list[str]) -> tuple[int, str, float, float]:
@@ -158,7 +172,11 @@ def test_a_refusal_costs_a_second_and_200_megabytes_at_most(world, workplace):
                 "place": place,
                 "command": command,
                 "exit": code,
-                "lines": len([line for line in err.splitlines() if not line.startswith("warning: ")]),
+                "answer": "one line"
+                if is_refusal(code, "", err)
+                else "passed over"
+                if passed_over(place, command, code, err)
+                else err[-300:],
                 "seconds": round(seconds, 2),
                 "seconds_above_baseline": round(seconds - base_seconds, 2),
                 "megabytes_above_baseline": round(megabytes - base_megabytes),
@@ -167,7 +185,7 @@ def test_a_refusal_costs_a_second_and_200_megabytes_at_most(world, workplace):
         )
         Path(place).unlink()
     over = [r for r in rows if r["seconds_above_baseline"] > 1 or r["megabytes_above_baseline"] > 200]
-    bad = [r for r in rows if r["exit"] not in (1, 2) or r["lines"] != 1 or r["executed"]]
+    bad = [r for r in rows if r["answer"] not in ("one line", "passed over") or r["executed"]]
     result = {
         "payloads": len(PAYLOADS),
         "cases": len(rows),

@@ -129,6 +129,7 @@ def understand(arguments: list[str]) -> Command:
 
 def claim(folder: Path, resume: bool, overwrite: bool) -> None:
     """Raises UserError unless a run may be begun or continued in this folder. Changes nothing."""
+    refuse_links(folder)
     if not folder.exists() or not any(p.name != "run.lock" for p in folder.iterdir()):
         return
     if not (folder / "run.json").is_file():
@@ -144,7 +145,6 @@ def open_run(folder: Path, resume: bool, overwrite: bool) -> Run:
     """The run folder, locked, and emptied if it is written over. Raises UserError as `claim` does."""
     claim(folder, resume, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
-    refuse_links(folder)
     run = Run(folder)
     try:
         claim(folder, resume, overwrite)  # another process may have been quicker
