@@ -22,8 +22,9 @@ demo: .venv/installed
 	@echo "  $(BIN)/python train.py configs/finetune.toml --data.path YOUR_TEXT.txt --run mine"
 	@echo "  $(BIN)/python train.py configs/shakespeare.toml"
 
+# Two processes at a time, each on one thread: two threads each get in one another's way on two cores.
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ from data.seeds import seed_for
 from data.text import Text
 from data.tokenizer import decode, first_token
 from model.generate import Sampling, generate
+from model.quantize import quantize
 from training.evaluate import evaluate
 from training.learner import Learner, build_learner
 from training.loss import cross_entropy
@@ -196,6 +197,20 @@ def clock(words: list[str]) -> float:
     return time.perf_counter() - begin
 
 
+def int8(seeds: int) -> Rows:
+    """What eight bits cost a network that has learned Shakespeare: nats of loss over the whole validation split."""
+    rows = []
+    for seed in range(seeds):
+        log, _ = learn("shakespeare", f"int8-{seed}", "--train.seed", seed)
+        found = restore(f"int8-{seed}", "last")
+        data = open_data(found.record.resolved, found.tokenizer)
+        result = evaluate(quantize(found.model), data, "val", cross_entropy, size=64)
+        assert result is not None
+        losses = {"float32": final(log, "val_loss"), "int8": result.loss}
+        rows.append({"seed": seed, **losses, "difference": losses["int8"] - losses["float32"]})
+    return rows
+
+
 FIGURES: dict[str, Callable[[int], Rows]] = {
     "startup": startup,
     "digits": partial(digit_rows, "digits", ("test_accuracy",)),
@@ -203,6 +218,7 @@ FIGURES: dict[str, Callable[[int], Rows]] = {
     "digits_demo": partial(digit_rows, "digits_demo", ("test_accuracy",)),
     "shakespeare": shakespeare,
     "step": step,
+    "int8": int8,
     "python": python,
 }
 

@@ -5,7 +5,6 @@ are tokens a second. Results go to benchmarks/results/sampling.json, each part w
 """
 
 import argparse
-import contextlib
 import json
 import random
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.figures import PUBLIC, RESULTS, Rows, final, learn, summary
+from benchmarks.figures import PUBLIC, RESULTS, Rows, summary
 from configs.errors import UserError, answer
 from data.bpe import gpt2_tokenizer
 from data.tokenizer import ByteTokenizer, Tokenizer
@@ -28,10 +27,6 @@ from model.gpt2 import to_gpt2
 from model.quantize import quantize
 from tests.huggingface import empty_gpt2
 from training.checkpoint import model_tensors
-from training.evaluate import evaluate
-from training.loss import cross_entropy
-from training.prepare import open_data
-from training.restore import restore
 from training.run import machine, version
 from training.speak import read
 
@@ -243,28 +238,12 @@ def first_token_after(prompt: str, tokenizer: Tokenizer, reader: Reader) -> None
     next(stream(reader, tokens, 1))
 
 
-def eight_bits(runs: int, steps: int = 1000) -> Rows:
-    """What int8 costs a network that has learned Shakespeare: nats of loss over the whole validation split."""
-    rows = []
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        for seed in range(runs):
-            log, _ = learn("shakespeare", f"s{seed}", "--train.seed", seed, "--train.steps", steps)
-            found = restore(f"s{seed}", "last")
-            data = open_data(found.record.resolved, found.tokenizer)
-            result = evaluate(quantize(found.model), data, "val", cross_entropy, size=64)
-            assert result is not None
-            losses = {"float32": final(log, "val_loss"), "int8": result.loss}
-            rows.append({"seed": seed, **losses, "int8 - float32": losses["int8"] - losses["float32"]})
-    return rows
-
-
 PARTS: dict[str, Callable[..., Rows]] = {
     "small": small,
     "jumping": jumping,
     "one": one,
     "sixteen": sixteen,
     "prompts": prompts,
-    "int8": eight_bits,
 }
 
 
@@ -274,7 +253,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument(
-        "--count", type=int, help="tokens (prompts: characters, int8: steps), to try it out; nothing is written then"
+        "--count", type=int, help="tokens (prompts: characters), to try it out; nothing is written then"
     )
     asked = parser.parse_args()
     for name in asked.parts or PARTS:

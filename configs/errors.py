@@ -84,7 +84,7 @@ def answer(main: Callable[[], int | None]) -> int:
 @contextmanager
 def spoken_once() -> Iterator[None]:
     """Of several processes that torchrun started, all of which do the same, only the first is heard."""
-    if os.environ.get("RANK", "0") == "0":
+    if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0":
         yield
         return
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):

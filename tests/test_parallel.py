@@ -16,7 +16,7 @@ import pytest
 from configs.errors import UserError
 from configs.schema import TrainConfig
 from tests.conftest import ROOT
-from tests.test_resume import fingerprint
+from tests.processes import fingerprint
 from training.world import World, require_equal_shares
 
 SINGLE = [sys.executable, "-W", "error"]

@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from torch import Tensor, nn
+from torch import nn
 
 from configs.errors import UserError
 from training.report import say
@@ -16,17 +16,12 @@ JUMP = 2.0  # times the highest of them: a spike
 def not_finite(step: int, loss: float, length: float, model: nn.Module) -> UserError:
     """Why this step was not made, with exit code 3: the first tensor whose gradient is not finite is named."""
     gradients = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-    bad = [name for name, gradient in gradients if not finite(gradient)]
+    bad = [name for name, gradient in gradients if not gradient.isfinite().all()]
     where = f", first in the gradient of {bad[0]}" if bad else ""
     return UserError(
         f"step {step}: the loss is {loss} and its gradient {length} long{where}; no weight was changed and the last "
         f"checkpoint is good: try a lower --optim.lr, or --optim.grad_clip 1", NOT_FINITE
     )  # fmt: skip
-
-
-def finite(tensor: Tensor) -> bool:
-    """Whether every number in it is one."""
-    return bool(tensor.isfinite().all())
 
 
 class Spikes:
