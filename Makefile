@@ -45,6 +45,7 @@ shuffle: .venv/installed-dev
 
 campaign: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n 2 -m campaign
+	$(BIN)/python -m pytest -q --hypothesis-profile=thousand tests/test_random_commands.py
 
 .venv/bin/python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }

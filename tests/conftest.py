@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 import tests.shapes  # noqa: F401 - the hook below finds it as an attribute
 
 ROOT = Path(__file__).resolve().parents[1]
 HOOK = install_import_hook(["model", "data", "training"], "tests.shapes.check")
+
+settings.register_profile("thousand", max_examples=1000)  # pytest --hypothesis-profile=thousand
 
 if TYPE_CHECKING:
     from data.text import Text

@@ -188,5 +188,6 @@ def plant(payload: str, place: str) -> None:
 
 
 def copy(world: Path, to: Path) -> None:
-    """A world of one's own."""
+    """A world of one's own, without what an earlier command left in its runs."""
+    shutil.rmtree(to / "runs", ignore_errors=True)
     shutil.copytree(world, to, dirs_exist_ok=True)

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,7 @@ def world(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr("data.prepare.TOKENS", folder / "prepared")
         Path("poem.txt").write_text(POEM)
         Path("tiny.toml").write_text(TINY)
         digits = '[model]\nkind = "mlp"\n[data]\npath = "mnist-5k"\n[train]\nsteps = 2\nthreads = 1\n'
@@ -62,10 +65,8 @@ def world(tmp_path_factory) -> Path:
         for old in sorted(Path("runs/tiny/checkpoints").glob("step-*"))[:-1]:
             shutil.rmtree(old)
         assert answer(lambda: export.main(export.understand(["tiny", "gpt2"]))) == 0
-        from data.prepare import TOKENS
-
-        (tokens,) = (f.parent for f in TOKENS.glob("*/index.json") if '"byte_count"' in f.read_text())
-        shutil.copytree(tokens, "tokens")
+        (tokens,) = (f.parent for f in Path("prepared").glob("*/index.json") if '"byte_count"' in f.read_text())
+        tokens.rename("tokens")
         picture = np.zeros((28, 28), np.uint8)
         picture[8:20, 12:16] = 255
         Image.fromarray(picture).save("good.png")
@@ -116,10 +117,15 @@ def refused(result: tuple[int, str, str]) -> str:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_a_hostile_file_is_refused_in_one_line_by_every_command_that_opens_it(watched, world, shell, payload):
+def test_a_hostile_file_is_refused_in_one_line_wherever_it_lies(watched, world, shell, payload):
+    """By one of the commands that open it, each in its turn; the campaign below tries all of them."""
     wrong = []
-    for name, place, command in cases():
+    turns: Counter[str] = Counter()
+    for (name, place), commands in groupby(cases(), key=lambda case: case[:2]):
         if name == payload:
+            openers = [command for *_, command in commands]
+            command = openers[(turns[name] + list(PAYLOADS).index(name)) % len(openers)]
+            turns[name] += 1
             copy(world, Path())
             plant(payload, place)
             script, *words = command.split()
