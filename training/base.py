@@ -45,16 +45,23 @@ def listed(folder: Path) -> str:
         raise Damaged(folder, f"its manifest.json can't be read ({type(error).__name__})") from error
 
 
+def base_weights(found: Checkpoint) -> Path:
+    """The weights beside which a checkpoint's adapters learned. Raises Damaged if they are missing."""
+    file = base_folder(found.folder.parent) / WEIGHTS
+    if not file.is_file():
+        raise Damaged(file.parent, f"{WEIGHTS} is missing, beside which the adapters in {found.folder.name} learned")
+    return file
+
+
 def load_base(found: Checkpoint, model: nn.Module) -> None:
     """Copy the base of a checkpoint into the model.
 
     Raises Damaged if it is not, bit for bit, what the checkpoint's adapters learned beside, or doesn't fit the model.
     """
-    folder, wanted = base_folder(found.folder.parent), base_tensors(model)
-    if not (folder / WEIGHTS).is_file():
-        raise Damaged(folder, f"{WEIGHTS} is missing, beside which the adapters in {found.folder.name} learned")
+    file, wanted = base_weights(found), base_tensors(model)
+    folder = file.parent
     # A checkpoint whose manifest has lost the hash is refused too: then it is None.
-    if not found.base == listed(folder) == sha256(folder / WEIGHTS):
+    if not found.base == listed(folder) == sha256(file):
         raise Damaged(folder, f"{WEIGHTS} is not the one beside which the adapters in {found.folder.name} learned")
-    for name, tensor in read_tensors(folder / WEIGHTS, wanted).items():
+    for name, tensor in read_tensors(file, wanted).items():
         wanted[name].copy_(tensor)

@@ -85,13 +85,13 @@ def verify(folder: Path) -> Checkpoint:
         manifest = read_manifest(folder)
         if manifest.sha256.keys() != FILES:
             raise Damaged(folder, "its manifest does not list its files")
+        state = small(folder / "state.json")  # before anything is hashed, which takes as long as files are large
         for name, digest in manifest.sha256.items():
             if sha256(folder / name) != digest:
                 raise Damaged(folder, f"{name} has changed since it was saved")
-        state = State.model_validate_json(small(folder / "state.json"))
+        return Checkpoint(folder, State.model_validate_json(state), manifest.base)
     except (OSError, ValidationError, RecursionError) as error:
         raise Damaged(folder, str(error).splitlines()[0]) from error
-    return Checkpoint(folder, state, manifest.base)
 
 
 def step_folders(checkpoints: Path) -> list[Path]:

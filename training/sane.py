@@ -40,7 +40,11 @@ def require_size(folder: Path, config: MLPConfig | GPTConfig | AutoConfig | None
 
 def require_weights(found: Checkpoint, config: MLPConfig | GPTConfig) -> None:
     """Raises Damaged unless the files are as large as the network in eight bits; then to build it is no risk."""
-    files = [found.folder / "model.safetensors", found.folder.parents[1] / "base/model.safetensors"]
-    have, count = sum(file.stat().st_size for file in files if file.is_file()), count_weights(config)
-    if count > have:
+    files = [found.folder / "model.safetensors"]
+    if isinstance(config, GPTConfig) and config.lora and not found.state.quantized:
+        from training.base import base_weights
+
+        files.append(base_weights(found))
+    count = count_weights(config)
+    if count > sum(file.stat().st_size for file in files):
         raise Damaged(found.folder, f"its weights are not those of run.json's network of {count:,} parameters")
