@@ -1,0 +1,25 @@
+"""A config becomes a network."""
+
+from configs.schema import GPTConfig, MLPConfig
+from model.gpt import GPT
+from model.initialise import initialise_mlp
+from model.mlp import MLP
+
+
+def build_model(config: MLPConfig | GPTConfig) -> MLP | GPT:
+    """The network that a config describes, with first weights from torch's random state.
+
+    With [model.lora] its adapters alone learn. Raises UserError for a rank that is too high.
+    """
+    match config:
+        case MLPConfig():
+            model = MLP(config.sizes, config.activation, config.dropout)
+            initialise_mlp(model, config.init)
+            return model
+        case GPTConfig():
+            model = GPT(config)
+            if config.lora:
+                from model.lora import add_lora
+
+                add_lora(model, config.lora)
+            return model
