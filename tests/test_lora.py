@@ -389,7 +389,7 @@ def test_adapters_that_have_lost_the_hash_of_their_base_are_refused(shell, runs)
 
 def test_a_plan_counts_what_learns():
     from configs.schema import Config
-    from training.plan import count_parameters
+    from training.cost import count_parameters
 
     model = GPTConfig(**SHAPE, lora=LoRAConfig(rank=2, targets=["query"]))
     settings = {"model": model, "data": {"path": ["x"]}, "train": {"steps": 1, "start": "x", "freeze": ["blocks.0"]}}

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from configs.command import check, flatten, read
 from configs.schema import GPTConfig, LoRAConfig, MLPConfig
 from model import build_model
-from model.parameters import exact_tally, lesson_tally, parameters
+from model.parameters import parameters
+from model.tally import exact_tally, lesson_tally
 from tests.conftest import ROOT
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 12, "vocab_size": 33, "context_length": 8}
@@ -114,5 +115,5 @@ def test_gpt_2_small_by_the_lessons_tally():
 
 
 def test_counting_needs_no_torch():
-    code = "import sys, model.parameters; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    code = "import sys, model.tally; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

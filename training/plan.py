@@ -13,17 +13,19 @@ from configs.errors import UserError
 from configs.schema import Config, GPTConfig, LogConfig
 from data.dataset import Dataset
 from data.text import Text
+from training.cost import SINGLE, count_parameters, duration, state_bytes
 from training.device import choose_compile, choose_device, choose_dtype, choose_threads
-from training.learner import build_network
 from training.run import Record
 
 EVALUATIONS = 10  # in a run, unless eval_every says otherwise
 EVALUATION_SHARE = 0.1  # of train.minutes; fewer evaluations if ten would take more
 TRIAL_SECONDS, TRIAL_STEPS = 1.0, 20
-BYTES_EACH, BYTES_LEARNING = 4, 12  # a float32 weight; its gradient and Adam's two moments
+SAVING = 4 * 10**8  # bytes of a checkpoint that are written, hashed and synced in a second
 RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience")} | {
     f"log.{name}" for name in LogConfig.model_fields
 }
+
+TimeStep = Callable[[Config], float]
 
 
 def with_vocabulary(asked: Config, data: Dataset) -> Config:
@@ -36,7 +38,7 @@ def with_vocabulary(asked: Config, data: Dataset) -> Config:
     return asked.model_copy(update={"model": asked.model.model_copy(update={"vocab_size": size})})
 
 
-def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) -> tuple[Config, float]:
+def resolve(asked: Config, data: Dataset, time_step: TimeStep) -> tuple[Config, float]:
     """The same run with a value for every `auto`, and the seconds of one step as `time_step` measures them."""
     train, config = asked.train, on_this_machine(asked)
     if train.epochs is not None:
@@ -83,32 +85,36 @@ def seconds_per_step(update: Callable[[int], Any]) -> float:
 
 
 def fit(budget: float, config: Config, data: Dataset, seconds: float) -> tuple[int, int]:
-    """How many evaluations and steps fit into so many seconds; the first evaluation comes before the first step.
-
-    An evaluation costs about a third of a step per batch: it has no backward pass.
-    """
+    """How many evaluations and steps fit into so many seconds; the first evaluation comes before the first step."""
     train = config.train
-    each = data.count("val") / (train.batch_size * train.accumulate) * seconds / 3
+    each = evaluation_seconds(config, data, seconds)
     if train.eval_every:
         return EVALUATIONS, max(1, int((budget - each) / (seconds + each / train.eval_every)))
     evaluations = max(1, min(EVALUATIONS, int(EVALUATION_SHARE * budget / max(each, 1e-9))))
     return evaluations, max(1, int((budget - (evaluations + 1) * each) / seconds))
 
 
-def count_parameters(config: Config, learning: bool = False) -> int:
-    """How many numbers the network has, or learns; it is built on the meta device, which takes no memory."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in build_network(config).parameters() if p.requires_grad or not learning)
+def evaluation_seconds(config: Config, data: Dataset, seconds: float) -> float:
+    """Seconds of one evaluation: about a third of a step per batch, for it has no backward pass."""
+    return data.count("val") / (config.train.batch_size * config.train.accumulate) * seconds / 3
+
+
+def run_seconds(config: Config, data: Dataset, seconds: float) -> float:
+    """Seconds of a whole run whose steps take so many each: steps, evaluations, checkpoints."""
+    train, evaluation = config.train, evaluation_seconds(config, data, seconds)
+    assert train.steps is not None and train.eval_every and train.save_every
+    looks, saves = (1 + math.ceil(train.steps / every) for every in (train.eval_every, train.save_every))
+    checkpoint = (state_bytes(config) - SINGLE * count_parameters(config, learning=True)) / SAVING
+    return train.steps * seconds + looks * evaluation + saves * checkpoint
 
 
 def require_memory(config: Config) -> None:
-    """Raises UserError where weights, gradients and Adam's two moments alone exceed the machine's memory."""
-    count, have = count_parameters(config), memory(choose_device(config.train.device))
-    need = BYTES_EACH * count + BYTES_LEARNING * count_parameters(config, learning=True)
+    """Raises UserError where weights, gradients and the optimiser's moments alone exceed the machine's memory."""
+    have, need = memory(choose_device(config.train.device)), state_bytes(config)
     if have and need > have:
         raise UserError(
-            f"this network has {count:,} parameters; with gradients and Adam's moments they "
-            f"need {need / 1e9:,.0f} GB of the {have / 1e9:,.0f} GB here; use a smaller model.n_embd or n_layer"
+            f"this network has {count_parameters(config):,} parameters; with gradients and the optimiser's moments "
+            f"they need {need / 1e9:,.0f} GB of the {have / 1e9:,.0f} GB here; use a smaller model.n_embd or n_layer"
         )
 
 
@@ -132,16 +138,9 @@ def describe(config: Config, data: Dataset, seconds: float) -> str:
         f"{count:,} parameters{share}, {train.loss.replace('_', ' ')}, {config.optim.name}\n"
         f"{data.count('train'):,} {examples} to learn from, {data.count('val'):,} to choose by\n"
         f"{train.steps:,} steps of {a_step} {examples} = {seen * data.positions:,} {targets}, "
-        f"{seen / data.count('train'):.1f} epochs: about {duration(seconds * train.steps)} "
+        f"{seen / data.count('train'):.1f} epochs: about {duration(run_seconds(config, data, seconds))} "
         f"({train.device}, {train.dtype}, {train.threads} thread{'s' if train.threads != 1 else ''})"
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def continued(settings: dict[str, Any], record: Record) -> Config:
