@@ -14,8 +14,6 @@ from training.cost import state_bytes
 from training.device import choose_device
 from training.forecast import (
     CPU_SHARE,
-    GPU_SHARE,
-    GPUS,
     Place,
     Time,
     flops,
@@ -25,6 +23,7 @@ from training.forecast import (
     targets_in_a_step,
     with_known_vocabulary,
 )
+from training.gpus import GPU_SHARE, GPUS
 from training.plan import TimeStep, memory, on_this_machine, resolve, run_seconds
 
 PATIENCE = 8.0  # seconds that a micro-batch may take and still be timed

@@ -5,7 +5,6 @@ operations are estimates of what PyTorch does without compiling; benchmarks/resu
 are from them.
 """
 
-import math
 from typing import NamedTuple
 
 from configs.command import Command, check
@@ -13,6 +12,7 @@ from configs.schema import Config, GPTConfig, MLPConfig
 from model.parameters import parameters
 from model.tally import lesson_tally
 from training.cost import SINGLE, count_parameters, duration, is_hidden, moments, state_bytes, what_learns
+from training.gpus import GPU_BYTES, GPU_SHARE, GPUS, LARGEST, gpus_for
 
 HALF = 2  # bytes of a bfloat16
 LOGIT_COPIES = 4  # logits, their log-softmax, and the gradients of both, all there at the same moment
@@ -37,24 +37,6 @@ class Memory(NamedTuple):
     peak: int
     cache: int
     """bytes of keys and values that sampling keeps for a full context"""
-
-
-class GPU(NamedTuple):
-    """What its data sheet says: dense bfloat16 (of those without it float16) in TFLOP/s, memory in GB."""
-
-    tflops: float
-    gigabytes: int
-
-
-GPUS = {
-    "B200": GPU(2250, 180), "H200": GPU(989, 141), "H100 PCIe": GPU(756, 80), "H100": GPU(989, 80),
-    "A100-SXM4-80GB": GPU(312, 80), "A100 80GB": GPU(312, 80), "A100": GPU(312, 40), "L40S": GPU(362, 48),
-    "L4": GPU(121, 24), "A10G": GPU(70, 24), "A10": GPU(125, 24), "RTX A6000": GPU(155, 48), "V100": GPU(125, 16),
-    "T4": GPU(65, 16), "RTX 5090": GPU(210, 32), "RTX 4090": GPU(165, 24), "RTX 3090": GPU(71, 24),
-}  # fmt: skip
-LARGEST = max(gpu.gigabytes for gpu in GPUS.values()) * 10**9
-GPU_BYTES = 80 * 10**9  # of the GPUs that a network too large for one is shared out to
-GPU_SHARE = 0.4  # of its peak that a GPU reaches in training
 
 
 def block_activations(model: GPTConfig, single: int, half: int) -> int:
@@ -168,11 +150,6 @@ def vocabulary(config: Config) -> int | None:
     if isinstance(model, GPTConfig) and "vocab_size" in model.model_fields_set:
         return model.vocab_size
     return {"gpt2": 50257, "byte": 257, "bpe": data.vocab_size}.get(data.tokenizer)
-
-
-def gpus_for(peak: int) -> int:
-    """How many GPUs hold so many bytes between them, if everything is shared out evenly."""
-    return math.ceil(peak / GPU_BYTES)
 
 
 class Place(NamedTuple):

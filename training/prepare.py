@@ -15,7 +15,6 @@ from data.text import Text, open_text
 from data.tokenizer import Tokenizer
 from training import checkpoint
 from training.device import memory_explained
-from training.dryrun import plan_with_data, plan_without_data
 from training.plan import continued, describe, require_memory, resolve, with_vocabulary
 from training.report import say
 from training.restore import tokenizer_of
@@ -69,14 +68,19 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
 
         wanted, data = plan_text(wanted, tokenizer, time_step)
     else:
-        if not command.dry_run:
+        if command.dry_run:
+            from training.dryrun import plan_without_data
+
+            if by_itself := plan_without_data(wanted):
+                return print(by_itself)
+        else:
             require_memory(wanted)
-        elif by_itself := plan_without_data(wanted):
-            return print(by_itself)
         data = open_data(wanted, tokenizer)
     if base:
         wanted, base = fitted(wanted, base, data)
     if command.dry_run:
+        from training.dryrun import plan_with_data
+
         return print(plan_with_data(with_vocabulary(wanted, data), data, partial(time_step, data)))
     with memory_explained(wanted.train):
         config, seconds = resolve(with_vocabulary(wanted, data), data, partial(time_step, data))
