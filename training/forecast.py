@@ -282,9 +282,3 @@ def scaled(value: float, unit: str) -> str:
         if value >= 10**power:
             return f"{value / 10**power:.3g} {prefix}{unit}"
     return f"{value * 1000:.3g} m{unit}" if value else f"0 {unit}"
-
-
-def powers(total: int) -> str:
-    """Operations in powers of ten, as papers give them."""
-    digits, _, power = f"{total:.2e}".partition("e+")
-    return f"{digits}e{int(power)} FLOP"
