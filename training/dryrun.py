@@ -3,13 +3,15 @@
 import re
 import time
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from configs.errors import UserError
-from configs.schema import Config
+from configs.schema import Config, GPTConfig
 from data.dataset import Dataset
 from data.find import find_files
+from training import checkpoint
 from training.cost import state_bytes
 from training.device import choose_device
 from training.forecast import (
@@ -24,9 +26,9 @@ from training.forecast import (
     with_known_vocabulary,
 )
 from training.gpus import GPU_SHARE, GPUS
-from training.plan import TimeStep, memory, on_this_machine, resolve, run_seconds
+from training.plan import TimeStep, change, memory, on_this_machine, resolve, run_seconds
 
-PATIENCE = 8.0  # seconds that a micro-batch may take and still be timed
+PATIENCE = 5.0  # seconds that a micro-batch may take and still be timed; at least two are
 PRODUCT = {"cpu": 1024, "mps": 4096, "cuda": 8192}  # rows of the matrices whose product is timed
 
 
@@ -51,12 +53,32 @@ def plan_with_data(asked: Config, data: Dataset, time_step: TimeStep) -> str:
     place = this_place(here)
     unable = place.memory and state_bytes(here) > place.memory
     timed = not unable and by_arithmetic(here, place.speed) / here.train.accumulate < PATIENCE
-    config, seconds = resolve(asked, data, time_step if timed else partial(by_arithmetic, speed=place.speed))
+    how = partial(by_micro_batch, time_step) if timed else partial(by_arithmetic, speed=place.speed)
+    config, seconds = resolve(asked, data, how)
     examples = "images" if data.positions == 1 else "windows"
     lines = f"{data.count('train'):,} {examples} to learn from, {data.count('val'):,} to choose by"
     if unable:
         return table(for_gpus(config), place, None, lines)
     return table(config, place, Time(seconds, run_seconds(config, data, seconds), timed), lines)
+
+
+def by_micro_batch(time_step: TimeStep, config: Config) -> float:
+    """Seconds of a step, from steps of one micro-batch: however many it accumulates, the dry run takes no longer.
+
+    The optimiser's part is counted with each of them, which is little beside the rest.
+    """
+    return config.train.accumulate * time_step(change(config, accumulate=1))
+
+
+def what_is_left(folder: Path, config: Config) -> str:
+    """What --resume would go on with, in a line."""
+    found, steps = checkpoint.last(folder / "checkpoints"), config.train.steps or 0
+    done = found.state.step if found else 0
+    if done >= steps:
+        return f"{folder} has made all of its {steps:,} steps; more with --train.steps"
+    unit = "tokens" if isinstance(config.model, GPTConfig) else "images"
+    left, targets = steps - done, (steps - done) * targets_in_a_step(config)
+    return f"{folder} goes on after step {done:,}: {left:,} of {steps:,} steps left, {targets:,} {unit}"
 
 
 def by_arithmetic(config: Config, speed: float) -> float:

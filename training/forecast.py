@@ -215,7 +215,7 @@ def table(config: Config, place: Place | None, time: Time | None, data: str = ""
     width = max(len(scaled(part.bytes, "B")) for part in memory.parts)
     for part in [part for part in memory.parts if part.bytes]:
         rows.append(("memory", f"{part.name:<12}{scaled(part.bytes, 'B'):>{width}}   {part.why}"))
-    rows.append(("", f"{'at most':<12}{scaled(memory.peak, 'B'):>{width}}   {fits(memory.peak, place)}"))
+    rows.append(("", f"{'peak':<12}{scaled(memory.peak, 'B'):>{width}}   {fits(memory.peak, place)}"))
     if memory.cache:
         rows.append(("sampling", f"keys and values of a full context take {scaled(memory.cache, 'B')}"))
     each, total = flops(config), flops(config) * targets_in_a_step(config) * (config.train.steps or 0)
@@ -250,11 +250,12 @@ def run_line(config: Config) -> str:
 
 def fits(peak: int, place: Place | None) -> str:
     """Whether there is so much memory, and how many GPUs have it."""
+    here = f"into the {scaled(place.memory, 'B')} here" if place and place.memory else ""
     if place and place.memory and peak <= place.memory:
-        return f"not all at once; of {scaled(place.memory, 'B')} here: fits"
-    here = f"of {scaled(place.memory, 'B')} here: does not fit; " if place and place.memory else ""
+        return f"fits {here}; not all of it is there at once"
     gpus = gpus_for(peak)
-    return f"{here}needs {gpus:,} GPU{'s' * (gpus > 1)} of {GPU_BYTES // 10**9} GB, if all of it is shared out"
+    needs = f"needs {gpus:,} GPU{'s' * (gpus > 1)} of {GPU_BYTES // 10**9} GB"
+    return f"does not fit {here}; {needs}" if here else f"{needs}{', all of it shared out between them' * (gpus > 1)}"
 
 
 def time_rows(config: Config, place: Place | None, time: Time | None, peak: int, total: int) -> list[tuple[str, str]]:
@@ -263,7 +264,7 @@ def time_rows(config: Config, place: Place | None, time: Time | None, peak: int,
     if place and time:
         share = flops(config) * targets_in_a_step(config) / time.step / place.speed
         how = "timed on real ones" if time.timed else "not timed"
-        a_step = f"{scaled(time.step, 's') if time.step < 1 else duration(time.step)} a step ({how})"
+        a_step = f"{scaled(time.step, 's') if time.step < 90 else duration(time.step)} a step ({how})"
         rows.append(("time", f"{duration(time.run)}; {a_step}, {share:.0%} of the device's speed"))
     if not (time and time.timed):
         gpus = gpus_for(peak)

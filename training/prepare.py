@@ -109,7 +109,9 @@ def go_on(command: Command, folder: Path) -> Job | None:
             f"run with --train.start {folder}, which keeps what was learned"
         )
     if command.dry_run:
-        return None
+        from training.dryrun import what_is_left
+
+        return print(what_is_left(folder, config))
     run = open_run(folder, resume=True, overwrite=False)
     run.describe(record.model_copy(update={"resolved": config}))
     return Job(config, data, run, None, math.inf)
