@@ -10,6 +10,7 @@ reaches: the plan's operations over the median time between two steps of the rea
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,14 +30,14 @@ SIZES = {  # settings, repetitions
     "0.8M": ({"train.steps": 150}, 3),
     "10.7M": (
         {"model.n_layer": 6, "model.n_head": 6, "model.n_embd": 384, "model.context_length": 256}
-        | {"train.batch_size": 8, "train.steps": 8, "train.eval_every": 8, "data.val_fraction": 0.02},
+        | {"train.batch_size": 8, "train.steps": 6, "train.eval_every": 6, "data.val_fraction": 0.01},
         2,
     ),
     "124M": (
         {"model.n_layer": 12, "model.n_head": 12, "model.n_embd": 768, "model.context_length": 256}
-        | {"data.tokenizer": "gpt2", "train.batch_size": 1, "train.steps": 8, "train.eval_every": 8}
-        | {"data.val_fraction": 0.005},
-        2,
+        | {"data.tokenizer": "gpt2", "train.batch_size": 1, "train.steps": 6, "train.eval_every": 6}
+        | {"data.val_fraction": 0.0025},
+        1,
     ),
 }
 
@@ -85,9 +86,11 @@ def compare(settings: dict[str, Any], folder: Path, imported: int) -> dict[str, 
     step = statistics.median(
         steps[later] - steps[before] for before, later in pairwise(sorted(steps)) if later - before == 1
     )
+    written = (folder / "run.json").stat().st_mtime
+    shutil.rmtree(folder)
     measured = {
         "peak_bytes": peak - imported,
-        "seconds": round(ended - (folder / "run.json").stat().st_mtime, 2),
+        "seconds": round(ended - written, 2),
         "step_seconds": round(step, 4),
     }
     return {
@@ -110,7 +113,8 @@ def main() -> None:
                     rows.append({"network": name, **compare(settings, folder, imported)})
                     print(name, rows[-1]["planned_over_measured"], "share", rows[-1]["share"])
     about = {name: machine()[name] for name in ("python", "packages", "processors")}
-    result = {"figure": "plan", "imported_torch_bytes": imported, "rows": rows, "machine": about}
+    share = round(statistics.median(row["share"] for row in rows), 2)
+    result = {"figure": "plan", "imported_torch_bytes": imported, "rows": rows, "share": share, "machine": about}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -20,6 +20,8 @@ from training.run import Record
 EVALUATIONS = 10  # in a run, unless eval_every says otherwise
 EVALUATION_SHARE = 0.1  # of train.minutes; fewer evaluations if ten would take more
 TRIAL_SECONDS, TRIAL_STEPS = 1.0, 20
+LONG = 5.0  # seconds of a step that is not made again to be timed
+EVALUATING = 0.4  # of a step's time that a batch takes in an evaluation, which has no backward pass
 SAVING = 4 * 10**8  # bytes of a checkpoint that are written, hashed and synced in a second
 RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience")} | {
     f"log.{name}" for name in LogConfig.model_fields
@@ -77,11 +79,21 @@ def seconds_per_step(update: Callable[[int], Any]) -> float:
     """The median time of some throwaway steps, the first left out."""
     update(0)
     times: list[float] = []
-    while not times or (sum(times) < TRIAL_SECONDS and len(times) < TRIAL_STEPS):
+    while not enough(times):
         begin = time.perf_counter()
         update(len(times) + 1)
         times.append(time.perf_counter() - begin)
-    return sorted(times)[len(times) // 2]
+    return sorted(times)[(len(times) - 1) // 2]
+
+
+def enough(times: list[float]) -> bool:
+    """Whether these tell how long a step takes: a second of them, and two unless they take long.
+
+    The first of them still waits for memory that later ones find ready.
+    """
+    if len(times) < 2:
+        return len(times) == 1 and times[0] > LONG
+    return sum(times) >= TRIAL_SECONDS or len(times) == TRIAL_STEPS
 
 
 def fit(budget: float, config: Config, data: Dataset, seconds: float) -> tuple[int, int]:
@@ -95,8 +107,8 @@ def fit(budget: float, config: Config, data: Dataset, seconds: float) -> tuple[i
 
 
 def evaluation_seconds(config: Config, data: Dataset, seconds: float) -> float:
-    """Seconds of one evaluation: about a third of a step per batch, for it has no backward pass."""
-    return data.count("val") / (config.train.batch_size * config.train.accumulate) * seconds / 3
+    """Seconds of one evaluation."""
+    return data.count("val") / (config.train.batch_size * config.train.accumulate) * seconds * EVALUATING
 
 
 def run_seconds(config: Config, data: Dataset, seconds: float) -> float:
