@@ -17,9 +17,9 @@ from training.gpus import GPU_BYTES, GPU_SHARE, GPUS, LARGEST, gpus_for
 HALF = 2  # bytes of a bfloat16
 LOGIT_COPIES = 4  # logits, their log-softmax, and the gradients of both, all there at the same moment
 STACKS = 4  # of the hidden matrices of one shape while Muon makes their step orthogonal
-PROGRAM = 215 * 10**6  # bytes of code and caches that training adds to an imported torch (measured, 2.14 on Linux)
+PROGRAM = 215 * 10**6  # bytes of code and caches that training adds to an imported torch (2.14 on Linux)
 SQUASHING = ("sigmoid", "relu", "tanh")  # their gradient needs the output alone; gelu's needs the input too
-CPU_SHARE = 0.6  # of a matrix product's speed that training reaches (measured; see benchmarks/results/plan.json)
+CPU_SHARE = 0.67  # of a matrix product's speed that training reaches: the median in benchmarks/results/plan.json
 
 
 class Part(NamedTuple):
