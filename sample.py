@@ -3,7 +3,10 @@
 if __name__ == "__main__":  # understood before torch is loaded, so that a mistake costs no time
     import sys
 
-    from configs.errors import result_or_exit
+    from configs.errors import end_quietly_at_interrupt, result_or_exit
+
+    end_quietly_at_interrupt()
+
     from training.request import understand
 
     REQUEST = result_or_exit(lambda: understand(sys.argv[1:]))

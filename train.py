@@ -3,7 +3,10 @@
 if __name__ == "__main__":  # understood before torch is loaded, so that a mistake costs no time
     import sys
 
-    from configs.errors import result_or_exit
+    from configs.errors import end_quietly_at_interrupt, result_or_exit
+
+    end_quietly_at_interrupt()
+
     from training.run import understand
 
     COMMAND = result_or_exit(lambda: understand(sys.argv[1:]))
@@ -14,10 +17,9 @@ import time
 from functools import partial
 
 from configs.command import Command
-from configs.errors import UserError, answer
-from configs.schema import Config
-from data.dataset import Dataset
+from configs.errors import answer
 from training import checkpoint
+from training.alarm import Spikes, not_finite
 from training.device import memory_explained, seed_dropout
 from training.examine import examine, out_of_patience, report_test
 from training.learner import Learner, build_learner
@@ -27,7 +29,7 @@ from training.plan import seconds_per_step
 from training.prepare import Job, prepare
 from training.report import draw_curves, progress_bar, say, show_step
 from training.run import Interruption
-from training.start import load_weights
+from training.world import Agreed, batches, together
 
 
 def update(learner: Learner, step: int) -> tuple[float, float]:
@@ -37,21 +39,19 @@ def update(learner: Learner, step: int) -> tuple[float, float]:
     """
     train, optim = learner.config.train, learner.config.optim
     loss_of, total = LOSSES[train.loss], 0.0
-    for number in range(step * train.accumulate, (step + 1) * train.accumulate):
+    for number in batches(learner.world, learner.shared, step, train.accumulate):
         seed_dropout(train.seed, number, train.device)
         x, y = learner.data.batch("train", number, train.batch_size)
         logits = learner.forward(x.to(train.device, non_blocking=True))
         loss = loss_of(logits.float(), y.to(train.device, non_blocking=True)) / train.accumulate
         loss.backward()
         total += float(loss.detach())
+    total = learner.world.sum(total)
     if optim.l1:
         add_l1(learner.parameters, optim.l1)
     length = float(clip(learner.parameters, optim.grad_clip))
     if not math.isfinite(total + length):
-        raise UserError(
-            f"step {step}: the loss is {total} and its gradient {length} long; no weight was changed and the last "
-            f"checkpoint is good: try a lower --optim.lr, or --optim.grad_clip 1", 3
-        )  # fmt: skip
+        raise not_finite(step, total, length, learner.model)
     for optimizer in learner.optimizers:
         optimizer.step()
     for parameter in learner.parameters:
@@ -59,34 +59,37 @@ def update(learner: Learner, step: int) -> tuple[float, float]:
     return total, length
 
 
-def train(job: Job, stop: Interruption) -> int:
+def train(job: Job, interruption: Interruption) -> int:
     """Learn until the steps are made, patience is out, time is over or someone stops it; returns the exit code."""
-    config, run, steps = job.config, job.run, job.config.train.steps or 0
-    learner = build_learner(config, job.data)
-    if job.base:
-        load_weights(learner.model, job.base.weights)
+    config, run, world, steps = job.config, job.run, job.world, job.config.train.steps or 0
+    learner, stop = build_learner(config, job.data, world), Agreed(interruption, world)
+    if job.weights:
+        checkpoint.load_weights(learner.model, job.weights)
     resumed = checkpoint.resume(run, learner.model, learner.optimizers)
+    world.align(learner.model)
     deadline = time.monotonic() + job.seconds
-    bar = progress_bar(resumed or 0, steps)
+    bar, spikes = progress_bar(resumed or 0, steps), Spikes()
     for step in range(resumed or 0, steps + 1):
-        stopping, last = stop(), step == steps or time.monotonic() > deadline
+        stopping, last = stop(), step == steps or world.any(time.monotonic() > deadline)
         look = last or step % config.train.eval_every == 0
-        if (look or stopping or step % config.train.save_every == 0) and step != resumed:
+        if (look or stopping or step % config.train.save_every == 0) and step != resumed and world.leads:
             state = checkpoint.State(step=step, log_bytes=run.log_bytes())
             checkpoint.save(run.checkpoints, state, learner.model, learner.optimizers)
         if look and not stopping:
             examine(learner, run, step, stop)
-        if last or stopping or (look and (stop() or out_of_patience(learner, run))):
+        if last or stopping or (look and (stop() or world.any(out_of_patience(learner, run)))):
             break
         rate = learning_rate(step, steps, config.optim)
         set_learning_rate(learner.optimizers, rate / config.optim.lr)
         loss, length = update(learner, step)
+        spikes(step, loss, config.train.accumulate)
         if step % config.log.every == 0:
             run.log(step=step, loss=loss, lr=rate, grad_norm=length)
             run.time(step=step)
             show_step(bar, step, steps, loss)
     bar.close()
-    draw_curves(run.folder)
+    if world.leads:
+        draw_curves(run.folder)
     if stop():
         say(f"stopped after step {step}, all saved; go on with: python train.py --resume --run {run.folder}")
         return stop.exit_code
@@ -95,18 +98,14 @@ def train(job: Job, stop: Interruption) -> int:
     return 0
 
 
-def time_step(data: Dataset, config: Config) -> float:
-    """Seconds of one step, found by making a few with a network that is then thrown away."""
-    return seconds_per_step(partial(update, build_learner(config, data)))
-
-
 def main(command: Command) -> int:
     """From a command line that has been understood to a trained network."""
-    job = prepare(command, time_step)
-    if job is None:
-        return 0
-    with job.run, memory_explained(job.config.train), Interruption() as stop:
-        return train(job, stop)
+    with together() as world:
+        job = prepare(command, partial(seconds_per_step, update), world)
+        if job is None:
+            return 0
+        with job.run, memory_explained(job.config.train), Interruption() as interruption:
+            return train(job, interruption)
 
 
 if __name__ == "__main__":

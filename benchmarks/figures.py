@@ -28,9 +28,11 @@ from data.seeds import seed_for
 from data.text import Text
 from data.tokenizer import decode, first_token
 from model.generate import Sampling, generate
+from model.quantize import quantize
 from training.evaluate import evaluate
 from training.learner import Learner, build_learner
 from training.loss import cross_entropy
+from training.plan import seconds_per_step
 from training.prepare import open_data, prepare
 from training.restore import restore
 from training.run import Interruption, machine, read_log, understand
@@ -46,7 +48,7 @@ Rows = list[dict[str, Any]]
 def learn(config: str, run: str, *options: object) -> tuple[list[dict], float]:
     """Train as the command line would; returns the log and the seconds of everything after the plan."""
     words = [str(ROOT / "configs" / f"{config}.toml"), "--run", run, *map(str, options)]
-    job = prepare(understand(words), train.time_step)
+    job = prepare(understand(words), partial(seconds_per_step, train.update))
     assert job is not None
     begin = time.perf_counter()
     with job.run, Interruption() as stop:
@@ -195,6 +197,20 @@ def clock(words: list[str]) -> float:
     return time.perf_counter() - begin
 
 
+def int8(seeds: int) -> Rows:
+    """What eight bits cost a network that has learned Shakespeare: nats of loss over the whole validation split."""
+    rows = []
+    for seed in range(seeds):
+        log, _ = learn("shakespeare", f"int8-{seed}", "--train.seed", seed)
+        found = restore(f"int8-{seed}", "last")
+        data = open_data(found.record.resolved, found.tokenizer)
+        result = evaluate(quantize(found.model), data, "val", cross_entropy, size=64)
+        assert result is not None
+        losses = {"float32": final(log, "val_loss"), "int8": result.loss}
+        rows.append({"seed": seed, **losses, "difference": losses["int8"] - losses["float32"]})
+    return rows
+
+
 FIGURES: dict[str, Callable[[int], Rows]] = {
     "startup": startup,
     "digits": partial(digit_rows, "digits", ("test_accuracy",)),
@@ -202,6 +218,7 @@ FIGURES: dict[str, Callable[[int], Rows]] = {
     "digits_demo": partial(digit_rows, "digits_demo", ("test_accuracy",)),
     "shakespeare": shakespeare,
     "step": step,
+    "int8": int8,
     "python": python,
 }
 

@@ -17,7 +17,7 @@ from benchmarks.figures import ROOT, Rows, learn, write
 from configs.errors import answer
 from data.fetch import fetch
 from data.find import SHAKESPEARE
-from training.cost import count_parameters
+from training.plan import count_parameters
 from training.restore import restore
 from training.run import read_log
 

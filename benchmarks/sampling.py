@@ -261,7 +261,8 @@ def main() -> None:
         rows = PARTS[name](asked.runs, *([asked.count] if asked.count else []))
         result = {"rows": rows, "summary": summary(rows), "machine": described()}
         if not asked.count:
-            write_result(RESULTS / "sampling.json", name, result)
+            threads = torch.get_num_threads()
+            write_result(RESULTS / "sampling.json", name if threads == 1 else f"{name}, {threads} threads", result)
         for column, values in result["summary"].items():
             print(f"{name}: {column}: median {values['median']:.4g} ({values['min']:.4g} to {values['max']:.4g})")
 

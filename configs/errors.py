@@ -5,7 +5,8 @@ import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -69,9 +70,24 @@ def answer(main: Callable[[], int | None]) -> int:
         return 1
 
 
-def result_or_exit(parse: Callable[[], T]) -> T:
-    """What `parse` returns; the process ends in one line if it can't, and without a word at Ctrl-C from now on."""
+@contextmanager
+def spoken_once() -> Iterator[None]:
+    """Of several processes that torchrun started, all of which do the same, only the first is heard."""
+    if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
+
+
+def end_quietly_at_interrupt() -> None:
+    """Ctrl-C from now on ends the process without a word: nothing has been done yet."""
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+
+
+def result_or_exit(parse: Callable[[], T]) -> T:
+    """What `parse` returns; the process ends in one line if it can't."""
     results: list[T] = []
-    code = answer(lambda: results.append(parse()))
+    with spoken_once():
+        code = answer(lambda: results.append(parse()))
     return results[0] if results else sys.exit(code)

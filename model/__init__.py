@@ -1,19 +1,27 @@
 """Networks: everything the lessons draw, and the step from logits to text."""
 
-from typing import TYPE_CHECKING, Any
-
 from configs.schema import GPTConfig, MLPConfig
-
-if TYPE_CHECKING:
-    from model.build import GPT, MLP, build_model
+from model.gpt import GPT
+from model.initialise import initialise_mlp
+from model.mlp import MLP
 
 __all__ = ["GPT", "MLP", "GPTConfig", "MLPConfig", "build_model"]
 
 
-def __getattr__(name: str) -> Any:
-    """What needs torch is loaded when it is asked for: `model.parameters` counts without it."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import model.build
+def build_model(config: MLPConfig | GPTConfig) -> MLP | GPT:
+    """The network that a config describes, with first weights from torch's random state.
 
-    return getattr(model.build, name)
+    With [model.lora] its adapters alone learn. Raises UserError for a rank that is too high.
+    """
+    match config:
+        case MLPConfig():
+            model = MLP(config.sizes, config.activation, config.dropout)
+            initialise_mlp(model, config.init)
+            return model
+        case GPTConfig():
+            model = GPT(config)
+            if config.lora:
+                from model.lora import add_lora
+
+                add_lora(model, config.lora)
+            return model

@@ -95,6 +95,30 @@ DAMAGES = {
 }
 
 
+def another(file: Path) -> Path:
+    """A file beside it."""
+    return file.with_name("state.json" if file.suffix == ".safetensors" else "model.safetensors")
+
+
+WAYS = {
+    "is empty": lambda f: f.write_bytes(b""),
+    "is gone": lambda f: f.unlink(),
+    "is a folder": lambda f: (f.unlink(), f.mkdir()),
+    "has one byte more": lambda f: f.write_bytes(f.read_bytes() + b"x"),
+    "has one byte less": lambda f: f.write_bytes(f.read_bytes()[:-1]),
+    "is all zeros": lambda f: f.write_bytes(bytes(f.stat().st_size)),
+    "is another file": lambda f: f.write_bytes(another(f).read_bytes()),
+    "is backwards": lambda f: f.write_bytes(f.read_bytes()[::-1]),
+    "has another name": lambda f: f.rename(f.with_name(f"{f.name}.old")),
+}
+EVERY = {
+    f"{name} {way}": lambda folder, name=name, act=act: act(folder / name)
+    for name in sorted([*checkpoint.FILES, "manifest.json"])
+    for way, act in WAYS.items()
+}
+DAMAGES |= EVERY  # 50 ways in all
+
+
 def flip(file: Path, at: int) -> None:
     """Flip one bit."""
     content = bytearray(file.read_bytes())

@@ -178,8 +178,9 @@ def test_a_full_disk_leaves_nothing_behind(shell, tiny, monkeypatch):
         raise OSError(28, "No space left on device", str(file))
 
     monkeypatch.setattr("training.huggingface.save_file", full)
+    before = sorted(Path().rglob("*"))
     refused(shell("export.py", "tiny", "out"), "No space left", code=1)
-    monkeypatch.undo()
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_the_command_line_is_understood_without_torch():

@@ -180,6 +180,37 @@ def test_a_filter_works_row_by_row_and_leaves_its_argument_alone(name):
     assert logits.equal(before)
 
 
+@pytest.mark.parametrize("keep", [lambda rows: top_k(rows, 3), lambda rows: top_p(rows, 0.5)], ids=["top_k", "top_p"])
+def test_equal_scores_are_told_apart_in_each_row_by_itself(keep):
+    rows = torch.tensor([[0.0, 0, 0, 0, 0], [5, 0, 0, 0, 0], [1, 1, 0, 0, 1], [0, 2, 2, 0, 2]])
+    assert keep(rows).tolist() == [keep(row).tolist() for row in rows]
+
+
+def test_a_p_that_is_reached_exactly_takes_no_further_token():
+    assert top_p(torch.zeros(4), 0.5).tolist() == [0, 0, -math.inf, -math.inf]
+
+
+@pytest.mark.parametrize("keep", [lambda logits: top_p(logits, 0.7), lambda logits: min_p(logits, 0.3)])
+def test_a_filter_that_is_told_no_temperature_takes_the_probabilities_at_1(keep):
+    logits = torch.tensor([0.6, 0.25, 0.15]).log()  # at temperature 2 the third is kept as well
+    assert keep(logits).isfinite().tolist() == [True, True, False]
+
+
+def test_a_share_of_one_leaves_the_likeliest_alone():
+    assert min_p(torch.tensor([1.0, 3, 2, 3]), 1).tolist() == [-math.inf, 3, -math.inf, 3]
+
+
+def test_a_p_of_one_rules_out_nothing_however_unlikely():
+    logits = torch.tensor([0.0, -1000, -17, -17])
+    assert top_p(logits, 1).tolist() == logits.tolist()
+
+
+@pytest.mark.parametrize("shape", [(1500,), (2, 1500)], ids=str)
+def test_a_nucleus_may_be_larger_than_what_is_mostly_enough(shape):
+    kept = top_p(torch.zeros(shape), 0.8).isfinite().sum(dim=-1)
+    assert (abs(kept - 1200) <= 1).all()  # 1 / 1500 is rounded
+
+
 @pytest.mark.parametrize("k", [-1, 0, 4])
 def test_a_k_outside_the_vocabulary_is_refused(k):
     with pytest.raises(ValueError, match=f"between 1 and the vocabulary's 3, got {k}"):
@@ -395,6 +426,11 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(temperature, k):
 def test_what_has_no_probability_is_never_drawn(weights, seed):
     p = torch.tensor(weights) / sum(weights)
     assert p[draw(p, seeded(seed))] > 0
+
+
+def test_not_even_a_luck_of_exactly_zero_draws_what_has_no_probability(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.zeros(1, dtype=torch.float64))
+    assert draw(torch.tensor([0.0, 0.0, 0.5, 0.5])) == 2
 
 
 @pytest.mark.parametrize(

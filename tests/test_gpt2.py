@@ -22,9 +22,9 @@ from configs.errors import UserError, one_line
 from model import GPT
 from model.gpt2 import ACTIVATIONS, BUFFERS, SYNONYMS, GPT2Config, from_gpt2, to_gpt2
 from tests.huggingface import SIZES, TEXT, drawn, pair, texts, transformers, write_folder
-from training.checkpoint import model_tensors
+from training.checkpoint import load_weights, model_tensors
 from training.huggingface import read_gpt2
-from training.start import Base, load_weights
+from training.start import Base
 
 REASONABLE = {"n_layer": 3, "n_head": 4, "n_embd": 48}
 

@@ -20,6 +20,7 @@ from model.gpt2 import to_gpt2
 from model.lora import LoRALinear, merge_lora
 from model.peft import peft_config, to_peft
 from tests.conftest import POEM
+from tests.processes import fingerprint
 from training.checkpoint import model_tensors, own_tensors
 from training.learner import build_network
 from training.restore import restore
@@ -156,12 +157,6 @@ def runs(workplace: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def files(folder: Path) -> dict[Path, str]:
     """The hash of every file."""
     return {file: sha256(file) for file in folder.rglob("*") if file.is_file()}
-
-
-def fingerprint(run: Path) -> dict[str, str]:
-    """Of the log and everything in the last checkpoint."""
-    last = max((run / "checkpoints").glob("step-*"))
-    return {file.name: sha256(file) for file in [run / "log.jsonl", *last.iterdir()]}
 
 
 def test_checkpoints_hold_the_adapters_alone_and_the_base_is_kept_once(shell, runs):
@@ -389,7 +384,7 @@ def test_adapters_that_have_lost_the_hash_of_their_base_are_refused(shell, runs)
 
 def test_a_plan_counts_what_learns():
     from configs.schema import Config
-    from training.cost import count_parameters
+    from training.plan import count_parameters
 
     model = GPTConfig(**SHAPE, lora=LoRAConfig(rank=2, targets=["query"]))
     settings = {"model": model, "data": {"path": ["x"]}, "train": {"steps": 1, "start": "x", "freeze": ["blocks.0"]}}

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from configs.command import check, flatten, read
 from configs.schema import GPTConfig, LoRAConfig, MLPConfig
 from model import build_model
-from model.parameters import parameters
-from model.tally import exact_tally, lesson_tally
 from tests.conftest import ROOT
+from training.parameters import parameters
+from training.tally import exact_tally, lesson_tally
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 12, "vocab_size": 33, "context_length": 8}
 GPT3 = GPTConfig(n_layer=96, n_head=96, n_embd=12_288, context_length=2_048)
@@ -115,5 +115,5 @@ def test_gpt_2_small_by_the_lessons_tally():
 
 
 def test_counting_needs_no_torch():
-    code = "import sys, model.tally; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    code = "import sys, training.tally; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,25 +1,16 @@
 """A run can be stopped anywhere and goes on as if nothing had happened."""
 
-import hashlib
 import json
 import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.processes import fingerprint
 from training import examine as examine_module
 from training.run import Run
-
-
-def fingerprint(run: Path) -> dict[str, str]:
-    """SHA-256 of the log and of everything in the last checkpoint."""
-    last = max((run / "checkpoints").glob("step-*"))
-    files = [run / "log.jsonl", *sorted(last.iterdir())]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
 
 RECIPES = {
     "adamw, dropout, accumulation": ["--model.dropout", "0.2", "--train.accumulate", "2"],

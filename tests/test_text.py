@@ -146,6 +146,10 @@ def test_in_order_predicts_every_token_but_the_first_exactly_once(count, length,
     assert data.count("train") == (y != IGNORED).any(dim=1).sum()
 
 
+def test_no_token_and_no_digit_has_the_number_of_an_ignored_target():
+    assert IGNORED < 0
+
+
 def test_the_last_tenth_of_a_text_is_held_out(tmp_path):
     text = "".join(chr(97 + n * n % 26) for n in range(1000))
     data = opened(folder_of(tmp_path, {"a.txt": text}) / "a.txt")

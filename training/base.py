@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from data.fetch import sha256
 from training import checkpoint
-from training.checkpoint import Checkpoint, Manifest
+from training.checkpoint import Checkpoint
+from training.manifest import Manifest, write
 from training.tensorfile import Damaged, read_tensors, small
 
 WEIGHTS = "model.safetensors"
@@ -31,7 +32,7 @@ def keep_base(checkpoints: Path, model: nn.Module) -> str:
     """
     folder = base_folder(checkpoints)
     if not checkpoint.step_folders(checkpoints):
-        checkpoint.write(folder, {WEIGHTS: base_tensors(model)}, {})
+        write(folder, {WEIGHTS: base_tensors(model)}, {})
     return listed(folder)
 
 

@@ -1,4 +1,4 @@
-"""Weights on disk that are whole or not there: written beside, hashed, renamed, verified before they are used."""
+"""Where training stood, on disk: all of it, verified before it is used, the newest good one first."""
 
 import os
 import re
@@ -7,22 +7,21 @@ import sys
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
+import torch
 from pydantic import Field, ValidationError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from configs.errors import UserError
 from configs.schema import Settings
 from data.fetch import sha256
-from training.run import Run
+from training.manifest import read_manifest, tokenizer_hash, write
+from training.run import NOT_FINITE, Run
 from training.tensorfile import Damaged, read_tensors, small, sync
 
 STEP = re.compile(r"step-\d{6,18}")
 FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
 ADAPTERS = (".lora_A", ".lora_B")  # how their parameters' names end
-
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class State(Settings):
@@ -34,16 +33,6 @@ class State(Settings):
     """length of log.jsonl at that moment; --resume cuts it back to this"""
     quantized: bool = False
     """the weights are int8 (model/quantize.py): for sampling, not for training"""
-
-
-class Manifest(Settings):
-    """manifest.json: the SHA-256 of every other file."""
-
-    sha256: dict[str, Digest]
-    tokenizer: Digest | None = None
-    """of the run's tokenizer.json; a digit network has none"""
-    base: Digest | None = None
-    """of the weights in the run's base/ that adapters belong to"""
 
 
 class Checkpoint(NamedTuple):
@@ -70,7 +59,9 @@ def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Opt
     moments = optimizer_tensors(model, optimizers)
     for name, tensor in {**weights, **moments}.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{name} is no longer finite, so step {state.step} is not saved; the last one is good", 3)
+            raise UserError(
+                f"{name} is no longer finite, so step {state.step} is not saved; the last one is good", NOT_FINITE
+            )
     base = None
     if has_adapters(model):
         from training.base import keep_base
@@ -80,30 +71,6 @@ def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Opt
     tensors = {"model.safetensors": weights, "optimizer.safetensors": moments}
     write(folder, tensors, {"state.json": state.model_dump_json()}, base=base, tokenizer=tokenizer_hash(checkpoints))
     return folder
-
-
-def write(folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, str], **bound: str | None) -> None:
-    """Make a folder of these files, and of a manifest of them and of what they are bound to; all of it or nothing.
-
-    It takes the place of an older one.
-    """
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    for name, content in tensors.items():
-        save_file(content, beside / name)
-    for name, text in texts.items():
-        (beside / name).write_text(text)
-    manifest = Manifest(sha256={name: sha256(beside / name) for name in sorted({**tensors, **texts})}, **bound)
-    (beside / "manifest.json").write_text(manifest.model_dump_json(indent=1, exclude_none=True))
-    for file in beside.iterdir():
-        file.chmod(0o644)
-        sync(file)
-    sync(beside)
-    if folder.exists():  # left from before a resume; its twin replaces it
-        shutil.rmtree(folder)
-    beside.rename(folder)
-    sync(folder.parent)
 
 
 def verify(folder: Path) -> Checkpoint:
@@ -124,25 +91,6 @@ def verify(folder: Path) -> Checkpoint:
     except (OSError, ValidationError, RecursionError) as error:
         raise Damaged(folder, str(error).splitlines()[0]) from error
     return Checkpoint(folder, state, manifest.base)
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """What manifest.json says. Raises Damaged, and UserError if the run has another tokenizer than in training."""
-    try:
-        manifest = Manifest.model_validate_json(small(folder / "manifest.json"))
-    except (OSError, ValidationError, RecursionError) as error:
-        raise Damaged(folder, str(error).splitlines()[0]) from error
-    if manifest.tokenizer and manifest.tokenizer != tokenizer_hash(folder.parent):
-        raise UserError(
-            f"{folder} was trained with another tokenizer.json than the one beside it now; put that back", 1
-        )
-    return manifest
-
-
-def tokenizer_hash(checkpoints: Path) -> str | None:
-    """The SHA-256 of the tokenizer.json of the run that these checkpoints belong to; None if it has none."""
-    file = checkpoints.parent / "tokenizer.json"
-    return sha256(file) if file.is_file() else None
 
 
 def step_folders(checkpoints: Path) -> list[Path]:
@@ -224,6 +172,28 @@ def resume(run: Run, model: nn.Module, optimizers: list[Optimizer]) -> int | Non
     load_optimizers(found, model, optimizers)
     run.cut_log(found.state.log_bytes)
     return found.state.step
+
+
+def adopt(checkpoints: Path) -> None:
+    """Finish what a process that was killed had begun: a checkpoint all written but not renamed; half ones go."""
+    for beside in checkpoints.glob(".step-*.partial"):
+        folder = beside.with_name(beside.name[1:].removesuffix(".partial"))
+        try:
+            verify(beside)
+        except Damaged:
+            shutil.rmtree(beside)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            beside.rename(folder)
+            sync(checkpoints)
+
+
+@torch.no_grad()
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copy weights of the same names and shapes into the model; adapters, which only it has, stay as they begin."""
+    for name, parameter in model_tensors(model).items():
+        if not name.endswith(ADAPTERS):
+            parameter.copy_(weights[name])
 
 
 def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:

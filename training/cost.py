@@ -1,7 +1,7 @@
 """What a network costs whatever it reads: the numbers that it has, learns, and that its optimiser keeps. No torch."""
 
 from configs.schema import Config, GPTConfig, MLPConfig
-from model.parameters import Parameter, parameters
+from training.parameters import Parameter, parameters
 
 SINGLE = 4  # bytes of a float32: weights, gradients and moments are kept in it
 
@@ -46,16 +46,3 @@ def moments(config: Config) -> int:
 def state_bytes(config: Config) -> int:
     """Weights, gradients and the optimiser's memory: what training takes whatever the batch."""
     return SINGLE * (count_parameters(config) + count_parameters(config, learning=True) + moments(config))
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says it."""
-    for limit, size, name in (
-        (90, 1, "s"),
-        (5400, 60, "min"),
-        (2 * 86400, 3600, "h"),
-        (2 * 365 * 86400, 86400, "days"),
-    ):
-        if seconds < limit:
-            return f"{seconds / size:.{int(name == 'h')}f} {name}"
-    return f"{seconds / (365 * 86400):,.0f} years"

@@ -1,10 +1,9 @@
 """Where and how numbers are computed: device, precision, threads, compilation, and dropout's random state."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
 
 from configs.errors import UserError
 from configs.schema import TrainConfig
@@ -46,14 +45,6 @@ def choose_threads(asked: str | int, parameters: int) -> int:
     if isinstance(asked, int):
         return asked
     return 1 if parameters < TINY else torch.get_num_threads()
-
-
-def wrap(model: nn.Module, train: TrainConfig) -> Callable[[Tensor], Tensor]:
-    """The model as training calls it; the model itself stays plain, so its names never grow a prefix."""
-    forward = torch.compile(model) if train.compile == "on" else model
-    if train.dtype == "bfloat16":
-        return torch.autocast(str(train.device).partition(":")[0], torch.bfloat16)(forward)
-    return forward
 
 
 def seed_dropout(seed: int, number: int, device: str) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +27,9 @@ from training.forecast import (
     with_known_vocabulary,
 )
 from training.gpus import GPU_SHARE, GPUS
-from training.plan import TimeStep, change, memory, on_this_machine, resolve, run_seconds
+from training.plan import change, memory, on_this_machine, resolve, run_seconds
 
+TimeStep = Callable[[Config], float]
 PATIENCE = 5.0  # seconds that a micro-batch may take and still be timed; at least two are
 PRODUCT = {"cpu": 1024, "mps": 4096, "cuda": 8192}  # rows of the matrices whose product is timed
 

@@ -13,7 +13,7 @@ from training.evaluate import evaluate, outputs
 from training.learner import Learner
 from training.loss import LOSSES
 from training.report import rising, say, visible
-from training.run import Run, append, read_log
+from training.run import Run, read_log
 
 SAMPLE_TEMPERATURE = 0.8
 AWAKE = 0.98  # a network above this share of a blind guess has learned nothing yet
@@ -26,8 +26,8 @@ def scores(learner: Learner, split: str, stop: Callable[[], bool] = lambda: Fals
     """
     train, data = learner.config.train, learner.data
     loss = LOSSES[train.loss]
-    size = train.batch_size
-    result = evaluate(learner.model, data, split, loss, forward=learner.forward, size=size, stop=stop)
+    size, world = train.batch_size, learner.world
+    result = evaluate(learner.model, data, split, loss, forward=learner.forward, size=size, stop=stop, world=world)
     if result is None:
         return {}
     if isinstance(data, Text):
@@ -39,13 +39,13 @@ def scores(learner: Learner, split: str, stop: Callable[[], bool] = lambda: Fals
 def examine(learner: Learner, run: Run, step: int, stop: Callable[[], bool]) -> None:
     """Evaluate at this step, whose checkpoint is on disk already; write down what is found."""
     keep = learner.config.train.keep
-    if learner.data.count("val"):
-        found = scores(learner, "val", stop)
-        if not found:
-            return
+    found = scores(learner, "val", stop) if learner.data.count("val") else None
+    if found == {} or not learner.world.leads:
+        return
+    if found:
+        losses = [*validation_losses(run), found["loss"]]
         run.log(step=step, **{f"val_{name}": value for name, value in found.items()})
         say(f"step {step:,}: validation {listed(found)}")
-        losses = validation_losses(run)
         if advice := asleep(step, found["loss"], learner):
             say(advice)
         if losses[-1] == min(losses):
@@ -72,6 +72,8 @@ def validation_losses(run: Run) -> list[float]:
 
 def out_of_patience(learner: Learner, run: Run) -> bool:
     """Whether the last `patience` evaluations brought no new best."""
+    if not learner.world.leads:
+        return False  # the first process has written the log, and decides
     patience, seen = learner.config.train.patience, [line for line in read_log(run.folder) if "val_loss" in line]
     best = min(seen, key=lambda line: line["val_loss"], default={})
     if not (patience and seen) or len(seen) - 1 - seen.index(best) < patience:
@@ -93,7 +95,7 @@ def show_sample(learner: Learner, run: Run, step: int) -> None:
     tokens = generate(learner.model, [first_token(tokenizer)], length, Sampling(SAMPLE_TEMPERATURE), generator)
     text = decode(tokenizer, tokens)
     learner.model.train(training)
-    append(run.folder / "samples.txt", f"--- step {step}\n{text}\n")
+    run.add("samples.txt", f"--- step {step}\n{text}\n")
     say(visible(text))
 
 

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from configs.command import Command, check
 from configs.schema import Config, GPTConfig, MLPConfig
-from model.parameters import parameters
-from model.tally import lesson_tally
-from training.cost import SINGLE, count_parameters, duration, is_hidden, moments, state_bytes, what_learns
+from training.clock import duration
+from training.cost import SINGLE, count_parameters, is_hidden, moments, state_bytes, what_learns
 from training.gpus import GPU_BYTES, GPU_SHARE, GPUS, LARGEST, gpus_for
+from training.parameters import parameters
+from training.tally import lesson_tally
 
 HALF = 2  # bytes of a bfloat16
 LOGIT_COPIES = 4  # logits, their log-softmax, and the gradients of both, all there at the same moment
@@ -188,7 +189,12 @@ def answer_at_once(command: Command) -> None:
 
 def stands_alone(config: Config) -> bool:
     """Whether its network and length are known without its data."""
-    known = isinstance(config.model, GPTConfig) and config.train.start is None and vocabulary(config)
+    known = (
+        isinstance(config.model, GPTConfig)
+        and config.train.start is None
+        and not config.train.freeze
+        and vocabulary(config)
+    )
     return bool(known and config.train.steps)
 
 

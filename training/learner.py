@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from configs.schema import Config
+from configs.schema import Config, TrainConfig
 from data.dataset import Dataset
 from model import build_model
-from training.device import wrap
 from training.optim import build_optimizers
+from training.world import ALONE, World
+
+Forward = Callable[[Tensor], Tensor]
 
 
 class Learner(NamedTuple):
@@ -21,11 +23,15 @@ class Learner(NamedTuple):
     """resolved: no `auto` left"""
     data: Dataset
     model: nn.Module
-    forward: Callable[[Tensor], Tensor]
-    """the model as training calls it: compiled, or in bfloat16"""
+    forward: Forward
+    """the model as training calls it: compiled, in bfloat16, its gradients shared with other processes"""
     parameters: list[nn.Parameter]
     """those that learn"""
     optimizers: list[Optimizer]
+    world: World
+    """the processes that share every step"""
+    shared: nn.Module | None
+    """what adds their gradients up; None for a process alone"""
 
 
 def build_network(config: Config) -> nn.Module:
@@ -42,11 +48,29 @@ def build_network(config: Config) -> nn.Module:
     return model
 
 
-def build_learner(config: Config, data: Dataset) -> Learner:
+def build_learner(config: Config, data: Dataset, world: World = ALONE) -> Learner:
     """A network with its first weights, drawn from the run's seed, about to learn."""
     train = config.train
     torch.set_num_threads(int(train.threads))
     torch.manual_seed(train.seed)
     model = build_network(config).to(train.device)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return Learner(config, data, model, wrap(model, train), parameters, build_optimizers(model, config.optim))
+    forward, shared = replicate(model, train, world)
+    return Learner(config, data, model, forward, parameters, build_optimizers(model, config.optim), world, shared)
+
+
+def replicate(model: nn.Module, train: TrainConfig, world: World) -> tuple[Forward, nn.Module | None]:
+    """The model as training calls it, and what shares its gradients; the model stays plain, its names as they are.
+
+    What shares them is compiled with the model, as torch's documentation has it: the compiler leaves room for the
+    exchange between its parts.
+    """
+    shared = None
+    if world.size > 1:
+        from training.parallel import shared_by_all
+
+        shared = shared_by_all(model)
+    forward = torch.compile(shared or model) if train.compile == "on" else shared or model
+    if train.dtype == "bfloat16":
+        return torch.autocast(str(train.device).partition(":")[0], torch.bfloat16)(forward), shared
+    return forward, shared

@@ -13,8 +13,10 @@ from configs.errors import UserError
 from configs.schema import Config, GPTConfig, LogConfig
 from data.dataset import Dataset
 from data.text import Text
-from training.cost import SINGLE, count_parameters, duration, state_bytes
+from training.clock import duration
 from training.device import choose_compile, choose_device, choose_dtype, choose_threads
+from training.learner import Learner, build_learner, build_network
+from training.report import say
 from training.run import Record
 
 EVALUATIONS = 10  # in a run, unless eval_every says otherwise
@@ -23,11 +25,11 @@ TRIAL_SECONDS, TRIAL_STEPS = 1.0, 20
 LONG = 5.0  # seconds of a step that is not made again to be timed
 EVALUATING = 0.4  # of a step's time that a batch takes in an evaluation, which has no backward pass
 SAVING = 4 * 10**8  # bytes of a checkpoint that are written, hashed and synced in a second
-RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience")} | {
+BYTES_EACH = 4  # a float32: a weight, its gradient, a moment
+MOMENTS = {"sgd": 0, "rmsprop": 1, "adam": 2, "adamw": 2, "muon": 1}  # that are kept of each gradient, at least
+RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience", "threads")} | {
     f"log.{name}" for name in LogConfig.model_fields
 }
-
-TimeStep = Callable[[Config], float]
 
 
 def with_vocabulary(asked: Config, data: Dataset) -> Config:
@@ -40,7 +42,7 @@ def with_vocabulary(asked: Config, data: Dataset) -> Config:
     return asked.model_copy(update={"model": asked.model.model_copy(update={"vocab_size": size})})
 
 
-def resolve(asked: Config, data: Dataset, time_step: TimeStep) -> tuple[Config, float]:
+def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) -> tuple[Config, float]:
     """The same run with a value for every `auto`, and the seconds of one step as `time_step` measures them."""
     train, config = asked.train, on_this_machine(asked)
     if train.epochs is not None:
@@ -75,13 +77,14 @@ def change(config: Config, **updates: Any) -> Config:
     return config.model_copy(update={"train": config.train.model_copy(update=updates)})
 
 
-def seconds_per_step(update: Callable[[int], Any]) -> float:
-    """The median time of some throwaway steps, the first left out."""
-    update(0)
+def seconds_per_step(update: Callable[[Learner, int], Any], data: Dataset, config: Config) -> float:
+    """The median time of some steps, the first left out, with a network that is then thrown away."""
+    learner = build_learner(config, data)
+    update(learner, 0)
     times: list[float] = []
     while not enough(times):
         begin = time.perf_counter()
-        update(len(times) + 1)
+        update(learner, len(times) + 1)
         times.append(time.perf_counter() - begin)
     return sorted(times)[(len(times) - 1) // 2]
 
@@ -116,13 +119,25 @@ def run_seconds(config: Config, data: Dataset, seconds: float) -> float:
     train, evaluation = config.train, evaluation_seconds(config, data, seconds)
     assert train.steps is not None and train.eval_every and train.save_every
     looks, saves = (1 + math.ceil(train.steps / every) for every in (train.eval_every, train.save_every))
-    checkpoint = (state_bytes(config) - SINGLE * count_parameters(config, learning=True)) / SAVING
-    return train.steps * seconds + looks * evaluation + saves * checkpoint
+    return train.steps * seconds + looks * evaluation + saves * state_bytes(config) / SAVING
+
+
+def count_parameters(config: Config, learning: bool = False) -> int:
+    """How many numbers the network has, or learns; it is built on the meta device, which takes no memory."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_network(config).parameters() if p.requires_grad or not learning)
+
+
+def state_bytes(config: Config) -> int:
+    """Bytes of a checkpoint, at least: weights, and the moments that the optimiser keeps."""
+    moments = MOMENTS[config.optim.name] * count_parameters(config, learning=True)
+    return BYTES_EACH * (count_parameters(config) + moments)
 
 
 def require_memory(config: Config) -> None:
-    """Raises UserError where weights, gradients and the optimiser's moments alone exceed the machine's memory."""
-    have, need = memory(choose_device(config.train.device)), state_bytes(config)
+    """Raises UserError where weights, gradients and moments alone exceed the machine's memory."""
+    have = memory(choose_device(config.train.device))
+    need = state_bytes(config) + BYTES_EACH * count_parameters(config, learning=True)
     if have and need > have:
         raise UserError(
             f"this network has {count_parameters(config):,} parameters; with gradients and the optimiser's moments "
@@ -162,6 +177,11 @@ def continued(settings: dict[str, Any], record: Record) -> Config:
     """
     resolved = flatten(record.resolved.model_dump(exclude_none=True))
     changed = {name: value for name, value in settings.items() if record.asked.get(name) != value}
+    if changed.get("train.threads") == "auto":  # chosen when the run began
+        del changed["train.threads"]
+    before, now = resolved["train.threads"], changed.get("train.threads", resolved["train.threads"])
+    if before != now:
+        say(f"warning: train.threads was {before} and is {now} now; it goes on, but no longer exactly as it would have")
     for name, value in changed.items():
         if name not in RESUMABLE:
             raise UserError(

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import Tensor
+
 from configs.command import Command, check
 from configs.errors import UserError
 from configs.schema import Config, MLPConfig
@@ -15,12 +17,12 @@ from data.text import Text, open_text
 from data.tokenizer import Tokenizer
 from training import checkpoint
 from training.device import memory_explained
+from training.manifest import read_manifest
 from training.plan import continued, describe, require_memory, resolve, with_vocabulary
 from training.report import say
-from training.restore import tokenizer_of
 from training.run import Record, Run, machine, open_run, read_record, run_folder
-from training.start import Base, find_base
 from training.tensorfile import Damaged
+from training.world import ALONE, World, require_equal_shares
 
 LATEST = 1.5  # times the budget of train.minutes: when a run is cut at the latest
 
@@ -32,20 +34,34 @@ class Job(NamedTuple):
     """resolved: no `auto` left"""
     data: Dataset
     run: Run
-    base: Base | None
-    """where the first weights come from, if not from chance"""
+    weights: dict[str, Tensor] | None
+    """the first ones by name, if not left to chance"""
     seconds: float
     """after which it stops, finished or not"""
+    world: World = ALONE
+    """the processes that share its steps"""
 
 
-def prepare(command: Command, time_step: Callable[[Dataset, Config], float]) -> Job | None:
-    """What the command asks for, ready to be trained; None for --dry-run. Raises UserError."""
+def prepare(command: Command, time_step: Callable[[Dataset, Config], float], world: World = ALONE) -> Job | None:
+    """What the command asks for, ready to be trained; None for --dry-run. Raises UserError.
+
+    Of several processes the first prepares it and the others follow; then all are joined.
+    """
+    if world.size == 1:
+        return lead(command, time_step, world)
+    from training.parallel import prepare_together
+
+    return prepare_together(partial(lead, command), time_step, world)
+
+
+def lead(command: Command, time_step: Callable[[Dataset, Config], float], world: World) -> Job | None:
+    """A new run, or one that goes on."""
     folder = run_folder(command.run)
     if command.resume and (folder / "run.json").exists():
         if checkpoint.step_folders(folder / "checkpoints"):
-            return go_on(command, folder)
+            return go_on(command, folder, world)
         command = begun_before(command, read_record(folder))
-    return begin(command, folder, time_step)
+    return begin(command, folder, time_step, world)
 
 
 def begun_before(command: Command, record: Record) -> Command:
@@ -54,13 +70,16 @@ def begun_before(command: Command, record: Record) -> Command:
     return command._replace(settings=settings, origins=origins)
 
 
-def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config], float]) -> Job | None:
+def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config], float], world: World) -> Job | None:
     """A new run: its plan is made and said before its folder is touched."""
     wanted = check(command.settings, command.origins)
-    base = find_base(wanted.train.start) if wanted.train.start else None
-    if base:
+    require_equal_shares(wanted.train, world)
+    base = None
+    if wanted.train.start:
         from training.adapt import fitted, with_base
+        from training.start import find_base
 
+        base = find_base(wanted.train.start)
         wanted = with_base(wanted, base)
     tokenizer = base.tokenizer if base else None
     if command.settings.get("model.kind") == "auto" and not isinstance(wanted.model, MLPConfig):
@@ -85,21 +104,27 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
     with memory_explained(wanted.train):
         config, seconds = resolve(with_vocabulary(wanted, data), data, partial(time_step, data))
     say(describe(config, data, seconds))
+    require_equal_shares(config.train, world)
     run = open_run(folder, command.resume, command.overwrite)
     asked, origins = command.settings, command.origins
     run.describe(Record(asked=asked, origins=origins, resolved=config, data_sha256=data.sha256, machine=machine()))
     if isinstance(data, Text):
         run.write("tokenizer.json", data.tokenizer.file)
-    return Job(config, data, run, base, LATEST * 60 * (wanted.train.minutes or math.inf))
+    return Job(
+        config, data, run, base.weights if base else None, LATEST * 60 * (wanted.train.minutes or math.inf), world
+    )
 
 
-def go_on(command: Command, folder: Path) -> Job | None:
+def go_on(command: Command, folder: Path, world: World) -> Job | None:
     """A run that continues, with its own settings, tokenizer and data."""
+    from training.restore import tokenizer_of
+
     record = read_record(folder)
     config = continued(command.settings, record)
+    require_equal_shares(config.train, world)
     for newest in checkpoint.step_folders(folder / "checkpoints")[:1]:
         with suppress(Damaged):  # it is looked for an older one later
-            checkpoint.read_manifest(newest)  # a wrong tokenizer is named before it makes any tokens
+            read_manifest(newest)  # a wrong tokenizer is named before it makes any tokens
     data = open_data(config, tokenizer_of(folder))
     if config.train.start and checkpoint.last(folder / "checkpoints") is None:
         raise UserError(f"{folder} has no checkpoint that is whole; begin it anew with --overwrite", 1)
@@ -113,8 +138,9 @@ def go_on(command: Command, folder: Path) -> Job | None:
 
         return print(what_is_left(folder, config))
     run = open_run(folder, resume=True, overwrite=False)
+    checkpoint.adopt(run.checkpoints)
     run.describe(record.model_copy(update={"resolved": config}))
-    return Job(config, data, run, None, math.inf)
+    return Job(config, data, run, None, math.inf, world)
 
 
 def open_data(config: Config, tokenizer: Tokenizer | None = None) -> Dataset:

@@ -205,7 +205,7 @@ def listing() -> str:
         losses = [line["val_loss"] for line in log if "val_loss" in line]
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         begun = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / "run.json").stat().st_mtime))
-        step = str(log[-1]["step"]) if log else "0"
+        step = str(max((line["step"] for line in log if "step" in line), default=0))  # "stopped" has none
         best = f"{min(losses):.4f}" if losses else "-"
         rows.append((folder.name, model.kind if model else "-", step, best, f"{size / 1e6:.1f}", begun))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
@@ -24,6 +25,7 @@ from configs.errors import INTERRUPTED, UserError
 from configs.schema import Config, Settings
 
 RUNS = Path("runs")
+NOT_FINITE = 3  # the exit code of a loss that is no number
 PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "tiktoken", "torchvision")
 
 
@@ -49,11 +51,15 @@ class Run:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
         self.lock = take_lock(folder / "run.lock")
+        self.failing: set[str] = set()
+        """files that could not be written, of which a warning has been given"""
 
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if isinstance(error, UserError) and error.exit_code == NOT_FINITE:
+            self.log(stopped=str(error))
         self.lock.close()
 
     def write(self, name: str, content: str) -> None:
@@ -68,11 +74,28 @@ class Run:
 
     def log(self, **record: Any) -> None:
         """Add a line to log.jsonl: only what the config and the seed determine."""
-        append(self.folder / "log.jsonl", json.dumps(record) + "\n")
+        self.add("log.jsonl", json.dumps(record) + "\n")
 
     def time(self, **record: Any) -> None:
         """Add a line to timing.jsonl: what the clock says."""
-        append(self.folder / "timing.jsonl", json.dumps({**record, "at": round(time.time(), 3)}) + "\n")
+        self.add("timing.jsonl", json.dumps({**record, "at": round(time.time(), 3)}) + "\n")
+
+    def add(self, name: str, text: str) -> None:
+        """Add to the end of a text file; one warning if it can't be done, for a log is no reason to stop."""
+        file = self.folder / name
+        before = file.stat().st_size if file.exists() else 0
+        try:
+            with file.open("a", encoding="utf-8") as out:
+                out.write(text)
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(file, before)  # half a line would spoil the next
+            if name not in self.failing:
+                print(
+                    f"warning: {file} can't be written ({error.strerror}); training goes on without it",
+                    file=sys.stderr,
+                )
+            self.failing.add(name)
 
     def log_bytes(self) -> int:
         """The length of log.jsonl."""
@@ -83,12 +106,6 @@ class Run:
         """Forget what was logged after the checkpoint that training goes on from."""
         if (self.folder / "log.jsonl").exists():
             os.truncate(self.folder / "log.jsonl", length)
-
-
-def append(file: Path, line: str) -> None:
-    """Add a line to the end of a file."""
-    with file.open("a", encoding="utf-8") as out:
-        out.write(line)
 
 
 def run_folder(name: str) -> Path:
@@ -186,6 +203,7 @@ def take_lock(file: Path) -> TextIO:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         with lock:
+            time.sleep(0.1)  # whoever has just taken it is about to write its name
             lock.seek(0)
             owner = lock.read().strip() or "another process"
         raise UserError(f"{file.parent} is in use by {owner}") from error

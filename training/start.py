@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from configs.schema import GPTConfig, MLPConfig
 from data.tokenizer import Tokenizer
-from training.checkpoint import ADAPTERS, model_tensors
+from training.checkpoint import model_tensors
 from training.report import say
 from training.restore import restore
 from training.run import run_folder
@@ -48,11 +47,3 @@ def find_base(name: str) -> Base:
     restored = restore(name)
     restored.checkpoint.require_trainable()
     return Base(name, restored.model_config, restored.tokenizer, model_tensors(restored.model))
-
-
-@torch.no_grad()
-def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copy weights of the same names and shapes into the model; adapters, which only it has, stay as they begin."""
-    for name, parameter in model_tensors(model).items():
-        if not name.endswith(ADAPTERS):
-            parameter.copy_(weights[name])

@@ -10,7 +10,7 @@ from math import prod
 from typing import NamedTuple
 
 from configs.schema import GPTConfig, MLPConfig
-from model.parameters import parameters
+from training.parameters import parameters
 
 
 class Row(NamedTuple):

@@ -1,0 +1,93 @@
+"""Folders that are whole or not there: written beside, hashed, renamed, and verified before they are used."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from configs.errors import UserError
+from configs.schema import Settings
+from data.fetch import sha256
+from training.tensorfile import Damaged, small, sync
+
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Manifest(Settings):
+    """manifest.json: the SHA-256 of every other file."""
+
+    sha256: dict[str, Digest]
+    tokenizer: Digest | None = None
+    """of the run's tokenizer.json; a digit network has none"""
+    base: Digest | None = None
+    """of the weights in the run's base/ that adapters belong to"""
+
+
+def write(folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, str], **bound: str | None) -> None:
+    """Make a folder of these files, and of a manifest of them and of what they are bound to; all of it or nothing.
+
+    It takes the place of an older one. Raises UserError (exit code 1), with the older one untouched, if the disk
+    refuses; the folder above must be there, for where a run was deleted none is begun again by half.
+    """
+    beside, whole = partial_of(folder), False
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        folder.parent.mkdir(exist_ok=True)
+        beside.mkdir()
+        fill(beside, tensors, texts, **bound)
+        whole = True
+        if folder.exists():  # left from before a resume; if we are killed now, `adopt` finishes this
+            shutil.rmtree(folder)
+        beside.rename(folder)
+        sync(folder.parent)
+    except (OSError, SafetensorError) as error:
+        size = sum(tensor.nbytes for content in tensors.values() for tensor in content.values())
+        if not whole:
+            shutil.rmtree(beside, ignore_errors=True)  # half of it would only keep the disk full
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{folder} ({size:,} bytes) can't be written: {reason}; what was saved before is good: "
+            f"make room or give permission, then go on with --resume", 1
+        ) from error  # fmt: skip
+
+
+def fill(folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, str], **bound: str | None) -> None:
+    """Write the files and their manifest, and wait until they are on the disk."""
+    for name, content in tensors.items():
+        save_file(content, folder / name)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    manifest = Manifest(sha256={name: sha256(folder / name) for name in sorted({**tensors, **texts})}, **bound)
+    (folder / "manifest.json").write_text(manifest.model_dump_json(indent=1, exclude_none=True))
+    for file in folder.iterdir():
+        file.chmod(0o644)
+        sync(file)
+    sync(folder)
+
+
+def partial_of(folder: Path) -> Path:
+    """Where a folder is written before it is renamed."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What manifest.json says. Raises Damaged, and UserError if the run has another tokenizer than in training."""
+    try:
+        manifest = Manifest.model_validate_json(small(folder / "manifest.json"))
+    except (OSError, ValidationError, RecursionError) as error:
+        raise Damaged(folder, str(error).splitlines()[0]) from error
+    if manifest.tokenizer and manifest.tokenizer != tokenizer_hash(folder.parent):
+        raise UserError(
+            f"{folder} was trained with another tokenizer.json than the one beside it now; put that back", 1
+        )
+    return manifest
+
+
+def tokenizer_hash(checkpoints: Path) -> str | None:
+    """The SHA-256 of the tokenizer.json of the run that these checkpoints belong to; None if it has none."""
+    file = checkpoints.parent / "tokenizer.json"
+    return sha256(file) if file.is_file() else None

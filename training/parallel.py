@@ -1,0 +1,177 @@
+"""One step shared by several processes: each takes some of its batches, and their gradients are added up.
+
+torchrun starts the processes and tells each its rank. The first (rank 0) alone decides, writes and speaks; the others
+follow. Gradients travel by nccl between GPUs and by gloo between CPUs; the few numbers that the processes agree on
+travel by gloo.
+"""
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from configs.errors import UserError, spoken_once
+from configs.schema import Config, Settings
+from data.dataset import Dataset
+from training.plan import change
+from training.prepare import Job, open_data
+from training.restore import tokenizer_of
+from training.run import Run, read_record
+from training.world import World
+
+PLAN, FAILURE = "plan", "failure"  # keys in the store that all processes see
+POLL = 0.05  # seconds
+
+TimeStep = Callable[[Dataset, Config], float]
+
+
+@contextmanager
+def together() -> Iterator[World]:
+    """This process among those that torchrun started.
+
+    Of several processes that fail, the first to do so says why, and all end with its exit code.
+    """
+    store, rank, size = next(dist.rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store outlives it, with what was told in it
+    store = dist.PrefixStore(f"attempt {attempt}", store)
+    world = World(rank, size, int(os.environ.get("LOCAL_RANK", rank)), store)
+    try:
+        with spoken_once():
+            yield world
+    except Exception as error:
+        fail(world, error)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def fail(world: World, error: Exception) -> None:
+    """Raise the error if it is the first of all processes', else SystemExit with the exit code of the first."""
+    lost = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+    code = 1 if lost else getattr(error, "exit_code", 1)
+    try:
+        first = world.store.compare_set(FAILURE, "", f"{code} {world.rank}").split()
+    except RuntimeError:  # the store has gone with the process that kept it
+        first = []
+    if first and int(first[1]) != world.rank:
+        raise SystemExit(int(first[0])) from error
+    if lost:
+        raise UserError(
+            "another process of this run was lost; all is saved up to the last checkpoint, and the same command "
+            "with --resume goes on from there", 1
+        ) from error  # fmt: skip
+    raise error
+
+
+class Plan(Settings):
+    """What the first of several processes tells the others, who then find all else in the run's folder."""
+
+    folder: Path | None
+    """none for --dry-run"""
+    seconds: float | None = None
+    """see Job; none for no limit"""
+
+
+def prepare_together(lead: Callable[[TimeStep, World], Job | None], time_step: TimeStep, world: World) -> Job | None:
+    """The first process prepares the run by `lead` and the others follow; then all are joined. Raises UserError."""
+    job = lead(partial(time_share, time_step, world), world) if world.leads else follow(world)
+    if world.leads:
+        limit = job.seconds if job and job.seconds < math.inf else None
+        tell(world, Plan(folder=job.run.folder if job else None, seconds=limit).model_dump_json())
+    if job:
+        join(world, str(job.config.train.device))
+    return job
+
+
+def follow(world: World) -> Job | None:
+    """The run that the first process has prepared, as its folder describes it. Raises UserError for other data."""
+    plan = Plan.model_validate_json(told(world))
+    if plan.folder is None:
+        return None
+    record = read_record(plan.folder)
+    data = open_data(record.resolved, tokenizer_of(plan.folder))
+    if data.sha256 != record.data_sha256:
+        raise UserError(f"process {world.rank} reads other data than the first; all need the same files", 1)
+    seconds = math.inf if plan.seconds is None else plan.seconds
+    return Job(record.resolved, data, ReadOnlyRun(plan.folder), None, seconds, world)
+
+
+def time_share(time_step: TimeStep, world: World, data: Dataset, config: Config) -> float:
+    """Seconds that this process's share of a step takes; what the exchange of gradients adds is not measured."""
+    return time_step(data, change(config, accumulate=max(1, config.train.accumulate // world.size)))
+
+
+def tell(world: World, plan: str) -> None:
+    """Say what the others wait for."""
+    world.store.set(PLAN, plan)
+
+
+def told(world: World) -> str:
+    """What the first process says, however long it takes. Ends this process if the first one fails meanwhile."""
+    while not world.store.check([PLAN]):  # a blocking wait would be deaf to signals, and has a limit
+        if world.store.check([FAILURE]):
+            raise SystemExit(int(world.store.get(FAILURE).split()[0]))
+        time.sleep(POLL)
+    return world.store.get(PLAN).decode()
+
+
+def join(world: World, device: str) -> None:
+    """Meet the other processes; `cuda` is from now on this process's own GPU. Raises UserError if it has none."""
+    cuda = device.startswith("cuda")
+    if cuda:
+        if device != "cuda" or world.local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"train.device: {world.size} processes need a GPU each; this machine has {torch.cuda.device_count()}"
+                f", and {device} was asked for; start fewer, with --train.device cuda"
+            )
+        torch.cuda.set_device(world.local_rank)
+    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+    mine = torch.device("cuda", world.local_rank) if cuda else None
+    dist.init_process_group(backend, store=world.store, rank=world.rank, world_size=world.size, device_id=mine)
+
+
+class ReadOnlyRun(Run):
+    """The run folder as all but the first process use it: what they would write has been written."""
+
+    def __init__(self, folder: Any) -> None:
+        self.folder, self.checkpoints = folder, folder / "checkpoints"
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def write(self, name: str, content: str) -> None:
+        """Nothing."""
+
+    def add(self, name: str, line: str) -> None:
+        """Nothing."""
+
+    def cut_log(self, length: int) -> None:
+        """Nothing."""
+
+
+def shared_by_all(model: nn.Module) -> DistributedDataParallel:
+    """The model with its gradients shared: added up over all processes while the rest of them is being computed.
+
+    DDP's own hook would take their mean, but every loss is divided by all batches of the step already.
+    """
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # its new name is not in torch 2.10 yet
+        # Buffers are constants here; an exchange in evaluation would wait for processes that have no batch left.
+        shared = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    shared.register_comm_hook(None, add_up)
+    return shared
+
+
+def add_up(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """DDP's way to combine gradients: their sum over all processes."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda done: done.value()[0])
