@@ -12,7 +12,7 @@ from configs.command import check, flatten, read
 from configs.schema import GPTConfig, LoRAConfig, MLPConfig
 from model import build_model
 from tests.conftest import ROOT
-from training.parameters import parameters
+from training.parameters import count_weights, parameters
 from training.tally import exact_tally, lesson_tally
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 12, "vocab_size": 33, "context_length": 8}
@@ -40,6 +40,13 @@ def learned(config: MLPConfig | GPTConfig) -> list[tuple[str, tuple[int, ...], b
 def test_every_tensor_is_listed_with_its_name_shape_and_whether_it_learns(kind):
     counted = [(p.name, p.shape, p.learns) for p in parameters(NETWORKS[kind])]
     assert counted == learned(NETWORKS[kind])
+    assert count_weights(NETWORKS[kind]) == sum(p.count for p in parameters(NETWORKS[kind]))
+
+
+def test_the_weights_of_any_number_of_blocks_are_counted_at_once():
+    shallow, deep = (count_weights(GPTConfig(**SMALL | {"n_layer": n})) for n in (2, 10**9 + 2))
+    block = sum(p.count for p in parameters(GPTConfig(**SMALL)) if p.name.startswith("blocks.0."))
+    assert deep - shallow == 10**9 * block
 
 
 @settings(deadline=None, max_examples=25)

@@ -15,8 +15,9 @@ from configs.schema import Config
 from tests.conftest import ROOT
 from tests.test_mistakes import one_line
 from training import dryrun, plan
-from training.cost import moments
-from training.forecast import activations, block_activations, fits, flops, memory_of, scaled, targets_in_a_step
+from training.cost import count_parameters, moments
+from training.footprint import activations, block_activations, in_smaller_batches, memory_of
+from training.forecast import fits, flops, scaled, targets_in_a_step
 from training.learner import build_network
 from training.loss import LOSSES
 from training.optim import build_optimizers
@@ -106,6 +107,30 @@ def test_the_optimiser_keeps_as_many_numbers_as_planned(base, name, more):
     assert sum(value.numel() for value in kept) == moments(config)
 
 
+@pytest.mark.parametrize("kind", [*DENSE, *PARTLY])
+def test_the_plan_counts_what_the_run_counts(kind):
+    config = config_of(GPT, (DENSE | PARTLY)[kind])
+    assert (count_parameters(config), count_parameters(config, learning=True)) == plan.counts(config)
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam", "adamw", "muon"])
+def test_no_run_is_refused_for_moments_that_its_optimiser_does_not_keep(name):
+    for base in (GPT, DIGITS, GPT | PARTLY["frozen below"]):
+        config = config_of(base, {"optim.name": name})
+        assert plan.MOMENTS[name] * count_parameters(config, learning=True) <= moments(config)
+
+
+def test_what_does_not_fit_is_offered_in_the_largest_batches_that_do():
+    config = config_of(GPT, {"train.batch_size": 96, "train.accumulate": 2})
+
+    def peak(size: int) -> int:
+        return memory_of(config_of(GPT, {"train.batch_size": size, "train.accumulate": 192 // size})).peak
+
+    smaller = in_smaller_batches(config, peak(24))
+    assert smaller and (smaller.train.batch_size, smaller.train.accumulate) == (24, 8)
+    assert in_smaller_batches(config, peak(1) - 1) is None
+
+
 def test_gpt_3_takes_the_operations_of_its_paper():
     config = check(flatten(read(str(ROOT / "configs/gpt3.toml"))), {})
     targets = targets_in_a_step(config) * (config.train.steps or 0)
@@ -151,6 +176,11 @@ def test_a_dry_run_says_what_will_be_and_writes_nothing(shell, tiny):
     assert not Path("runs").exists()
 
 
+def test_a_plan_names_a_part_that_cannot_be_frozen_however_large_its_network(shell, tiny):
+    words = [*tiny, "--data.tokenizer", "byte", *TOO_LARGE, "--train.freeze", "nonsense", "--dry-run"]
+    one_line(shell("train.py", *words), "train.freeze", "nonsense")
+
+
 def test_a_plan_needs_no_text_where_the_tokenizer_is_known(shell, tiny):
     words = [*tiny, "--data.path", "nowhere.txt", "--data.tokenizer", "byte", "--dry-run"]
     code, out, _ = shell("train.py", *words)
@@ -162,7 +192,8 @@ def test_a_dry_run_of_a_run_that_goes_on_says_what_is_left_and_changes_nothing(s
     before = {file: file.read_bytes() for file in Path("runs").rglob("*") if file.is_file()}
     code, out, _ = shell("train.py", "--resume", "--run", "tiny", "--dry-run", "--train.steps", "20")
     assert code == 0
-    assert out == f"{Path('runs/tiny')} goes on after step 12: 8 of 20 steps left, 512 tokens\n"
+    assert out.startswith(f"{Path('runs/tiny')} goes on after step 12: 8 of 20 steps left, 512 tokens; ")
+    assert out.endswith(" s at the pace so far\n") and len(out.splitlines()) == 1
     code, out, _ = shell("train.py", "--resume", "--run", "tiny", "--dry-run")
     assert code == 0 and "all of its 12 steps" in out
     assert {file: file.read_bytes() for file in Path("runs").rglob("*") if file.is_file()} == before
@@ -175,8 +206,10 @@ def test_one_micro_batch_is_timed_however_many_a_step_has():
         timed.append(config)
         return 2.0
 
-    assert dryrun.by_micro_batch(two_seconds, config_of(GPT, {"train.accumulate": 500})) == 1000.0
-    assert [config.train.accumulate for config in timed] == [1]
+    config = config_of(GPT, {"train.accumulate": 500})
+    assert dryrun.by_micro_batch(two_seconds, 1, config) == 1000.0
+    assert dryrun.by_micro_batch(two_seconds, 4, config) == 250.0  # four processes share them
+    assert [config.train.accumulate for config in timed] == [1, 1]
 
 
 def test_the_peak_is_no_more_than_all_parts_and_no_less_than_what_always_stays():

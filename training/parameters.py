@@ -29,6 +29,14 @@ def parameters(config: MLPConfig | GPTConfig) -> list[Parameter]:
     return list(of_mlp(config) if isinstance(config, MLPConfig) else of_gpt(config))
 
 
+def count_weights(config: MLPConfig | GPTConfig) -> int:
+    """How many numbers a network has. Blocks are alike, so this takes no longer for many of them than for two."""
+    if isinstance(config, MLPConfig):
+        return sum(p.count for p in of_mlp(config))
+    one, two = (sum(p.count for p in of_gpt(config.model_copy(update={"n_layer": n}))) for n in (1, 2))
+    return one + (config.n_layer - 1) * (two - one)
+
+
 def linear(name: str, outputs: int, inputs: int, bias: bool, learns: bool) -> Iterator[Parameter]:
     """A weighted sum for each output."""
     yield Parameter(f"{name}.weight", (outputs, inputs), learns)

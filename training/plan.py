@@ -119,29 +119,31 @@ def run_seconds(config: Config, data: Dataset, seconds: float) -> float:
     train, evaluation = config.train, evaluation_seconds(config, data, seconds)
     assert train.steps is not None and train.eval_every and train.save_every
     looks, saves = (1 + math.ceil(train.steps / every) for every in (train.eval_every, train.save_every))
-    return train.steps * seconds + looks * evaluation + saves * state_bytes(config) / SAVING
+    count, learning = counts(config)
+    checkpoint = BYTES_EACH * (count + MOMENTS[config.optim.name] * learning) / SAVING
+    return train.steps * seconds + looks * evaluation + saves * checkpoint
+
+
+def counts(config: Config) -> tuple[int, int]:
+    """How many numbers the network has, and how many learn; it is built on the meta device, which takes no memory."""
+    with torch.device("meta"):
+        found = list(build_network(config).parameters())
+    return sum(p.numel() for p in found), sum(p.numel() for p in found if p.requires_grad)
 
 
 def count_parameters(config: Config, learning: bool = False) -> int:
-    """How many numbers the network has, or learns; it is built on the meta device, which takes no memory."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in build_network(config).parameters() if p.requires_grad or not learning)
-
-
-def state_bytes(config: Config) -> int:
-    """Bytes of a checkpoint, at least: weights, and the moments that the optimiser keeps."""
-    moments = MOMENTS[config.optim.name] * count_parameters(config, learning=True)
-    return BYTES_EACH * (count_parameters(config) + moments)
+    """How many numbers the network has, or learns."""
+    return counts(config)[learning]
 
 
 def require_memory(config: Config) -> None:
     """Raises UserError where weights, gradients and moments alone exceed the machine's memory."""
-    have = memory(choose_device(config.train.device))
-    need = state_bytes(config) + BYTES_EACH * count_parameters(config, learning=True)
+    (count, learning), have = counts(config), memory(choose_device(config.train.device))
+    need = BYTES_EACH * (count + (1 + MOMENTS[config.optim.name]) * learning)
     if have and need > have:
         raise UserError(
-            f"this network has {count_parameters(config):,} parameters; with gradients and the optimiser's moments "
-            f"they need {need / 1e9:,.0f} GB of the {have / 1e9:,.0f} GB here; use a smaller model.n_embd or n_layer"
+            f"this network has {count:,} parameters; with gradients and the optimiser's moments they "
+            f"need {need / 1e9:,.0f} GB of the {have / 1e9:,.0f} GB here; use a smaller model.n_embd or n_layer"
         )
 
 
@@ -159,7 +161,7 @@ def describe(config: Config, data: Dataset, seconds: float) -> str:
     a_step = train.batch_size * train.accumulate
     examples, targets = ("images", "images") if data.positions == 1 else ("windows", "tokens")
     seen = train.steps * a_step
-    count, learning = count_parameters(config), count_parameters(config, learning=True)
+    count, learning = counts(config)
     share = f", of which {learning:,} ({learning / count:.2%}) learn" if learning < count else ""
     return (
         f"{count:,} parameters{share}, {train.loss.replace('_', ' ')}, {config.optim.name}\n"

@@ -100,7 +100,7 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
     if command.dry_run:
         from training.dryrun import plan_with_data
 
-        return print(plan_with_data(with_vocabulary(wanted, data), data, partial(time_step, data)))
+        return print(plan_with_data(with_vocabulary(wanted, data), data, partial(time_step, data), world.size))
     with memory_explained(wanted.train):
         config, seconds = resolve(with_vocabulary(wanted, data), data, partial(time_step, data))
     say(describe(config, data, seconds))
