@@ -1,5 +1,6 @@
 """The plan before the start: its arithmetic is what torch counts and keeps, and nothing is too large to be planned."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -189,11 +190,14 @@ def test_a_plan_needs_no_text_where_the_tokenizer_is_known(shell, tiny):
 
 def test_a_dry_run_of_a_run_that_goes_on_says_what_is_left_and_changes_nothing(shell, tiny):
     assert shell("train.py", *tiny)[0] == 0
+    clock = [(0, 0.0), (1, 10.0), (6, 60.0), (7, 990.0), (6, 2000.0), (7, 2010.0)]  # evaluated, and begun again at 6
+    rows = [json.dumps({"step": step, "at": at}) for step, at in clock]
+    Path("runs/tiny/timing.jsonl").write_text("\n".join([*rows, '{"st']))
     before = {file: file.read_bytes() for file in Path("runs").rglob("*") if file.is_file()}
     code, out, _ = shell("train.py", "--resume", "--run", "tiny", "--dry-run", "--train.steps", "20")
     assert code == 0
-    assert out.startswith(f"{Path('runs/tiny')} goes on after step 12: 8 of 20 steps left, 512 tokens; ")
-    assert out.endswith(" s at the pace so far\n") and len(out.splitlines()) == 1
+    goes_on = f"{Path('runs/tiny')} goes on after step 12: 8 of 20 steps left, 512 tokens"
+    assert out == f"{goes_on}; 80 s of steps at the pace so far\n"
     code, out, _ = shell("train.py", "--resume", "--run", "tiny", "--dry-run")
     assert code == 0 and "all of its 12 steps" in out
     assert {file: file.read_bytes() for file in Path("runs").rglob("*") if file.is_file()} == before

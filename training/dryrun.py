@@ -96,7 +96,7 @@ def what_is_left(folder: Path, config: Config) -> str:
         return f"{folder} has made all of its {steps:,} steps; more with --train.steps"
     unit = "tokens" if isinstance(config.model, GPTConfig) else "images"
     left, targets, seconds = steps - done, (steps - done) * targets_in_a_step(config), pace(folder)
-    how_long = f"; {duration(left * seconds)} at the pace so far" if seconds else ""
+    how_long = f"; {duration(left * seconds)} of steps at the pace so far" if seconds else ""
     return f"{folder} goes on after step {done:,}: {left:,} of {steps:,} steps left, {targets:,} {unit}{how_long}"
 
 

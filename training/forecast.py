@@ -136,7 +136,8 @@ def network_lines(config: Config) -> list[str]:
     lesson = sum(row.total for row in lesson_tally(config.model))
     if lesson == count:
         return [f"{count:,} parameters{share}"]
-    left_out = "without biases, norms and positions, with an unembedding of its own"
+    adapters = ", adapters" if isinstance(config.model, GPTConfig) and config.model.lora else ""
+    left_out = f"without biases, norms{adapters} and positions, with an unembedding of its own"
     return [f"{count:,} parameters{share}", f"{lesson:,} as the lessons count: {left_out}"]
 
 
@@ -147,7 +148,7 @@ def run_line(config: Config) -> str:
     steps, seen = train.steps or 0, (train.steps or 0) * targets
     all_of_them = f"{seen / 1e9:,.0f} billion" if seen > 10**10 else f"{seen:,}"
     how = f"{train.loss.replace('_', ' ')}, {config.optim.name}"
-    return f"{steps:,} steps of {targets:,} {unit} = {all_of_them} {unit}; {how}"
+    return f"{steps:,} step{'s' * (steps != 1)} of {targets:,} {unit} = {all_of_them} {unit}; {how}"
 
 
 def fits(peak: int, place: Place | None) -> str:
