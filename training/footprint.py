@@ -1,0 +1,126 @@
+"""How much memory training takes, part by part, by arithmetic on the config alone. No torch.
+
+Estimates of what PyTorch does without compiling; benchmarks/results/plan.json has how far real runs are from them.
+"""
+
+from typing import NamedTuple
+
+from configs.schema import Config, GPTConfig, MLPConfig
+from training.cost import SINGLE, count_parameters, is_hidden, moments, what_learns
+from training.parameters import parameters
+
+HALF = 2  # bytes of a bfloat16
+LOGIT_COPIES = 4  # logits, their log-softmax, and the gradients of both, all there at the same moment
+STACKS = 4  # of the hidden matrices of one shape while Muon makes their step orthogonal
+PROGRAM = 215 * 10**6  # bytes of code and caches that training adds to an imported torch (2.14 on Linux)
+SQUASHING = ("sigmoid", "relu", "tanh")  # their gradient needs the output alone; gelu's needs the input too
+LARGEST_BATCH = 4096  # of those looked at for one that fits
+
+
+class Part(NamedTuple):
+    """One thing that takes memory."""
+
+    name: str
+    bytes: int
+    why: str
+
+
+class Memory(NamedTuple):
+    """What training takes, part by part, and at its highest: not all parts are there at once."""
+
+    parts: list[Part]
+    peak: int
+    cache: int
+    """bytes of keys and values that sampling keeps for a full context"""
+
+
+def block_activations(model: GPTConfig, single: int, half: int) -> int:
+    """Bytes that one block keeps of one token for the way back; `half` is what the matrix products take and give.
+
+    The vector before each norm; q, k, v and the heads' findings; what goes into every product; with gelu what went
+    into that as well. Dropout keeps its masks, and attention with dropout keeps whole patterns (three for each head).
+    """
+    C = model.n_embd
+    inside = 4 if model.activation in SQUASHING else 8
+    kept = 2 * C * single + (6 + inside) * C * half + model.n_head * single
+    if model.dropout:
+        kept += 2 * C * single + 3 * model.n_head * model.context_length * half
+    return kept
+
+
+def activations(config: Config) -> int:
+    """Bytes kept from the forward pass of one micro-batch for the backward pass, logits left out.
+
+    One block more is counted for the gradients that pass through. Frozen parts count as if they learned.
+    """
+    model, half = config.model, HALF if config.train.dtype == "bfloat16" else SINGLE
+    if isinstance(model, MLPConfig):
+        return config.train.batch_size * SINGLE * (model.sizes[0] + 2 * sum(model.sizes[1:-1]))
+    assert isinstance(model, GPTConfig)
+    blocks = (model.n_layer + 1) * block_activations(model, SINGLE, half)
+    casts = HALF * sum(p.count for p in parameters(model) if len(p.shape) == 2) if half == HALF else 0
+    return config.train.batch_size * model.context_length * (blocks + model.n_embd * (SINGLE + half)) + casts
+
+
+def logits(config: Config) -> int:
+    """Bytes of one micro-batch's logits, once, in float32."""
+    model = config.model
+    if isinstance(model, MLPConfig):
+        return SINGLE * config.train.batch_size * model.sizes[-1]
+    assert isinstance(model, GPTConfig)
+    return SINGLE * config.train.batch_size * model.context_length * model.vocab_size
+
+
+def memory_of(config: Config) -> Memory:
+    """What training takes, part by part."""
+    model, optim = config.model, config.optim
+    count, learning, kept = count_parameters(config), count_parameters(config, learning=True), moments(config)
+    weights, gradients, state = SINGLE * count, SINGLE * learning, SINGLE * kept
+    back, once = activations(config), logits(config)
+    copies = LOGIT_COPIES + 0.5 * (config.train.dtype == "bfloat16")
+    batch = config.train.batch_size
+    examples = f"{batch:,} image{'s' * (batch > 1)}"
+    cache, twice = 0, 0
+    if isinstance(model, GPTConfig):
+        examples = f"{batch:,} window{'s' * (batch > 1)} of {model.context_length:,} tokens"
+        cache = 2 * SINGLE * model.n_layer * model.context_length * model.n_embd
+        if model.tied and what_learns(config)[0].learns:  # its gradient comes from both ends, and then their sum
+            twice = 2 * SINGLE * model.vocab_size * model.n_embd
+    program = 0 if str(config.train.device).startswith("cuda") else PROGRAM
+    parts = [
+        Part("weights", weights, f"{count:,} x {SINGLE} bytes"),
+        Part(
+            "gradients",
+            gradients + twice,
+            f"{learning:,} x {SINGLE} bytes{', the embedding three times' * (twice > 0)}",
+        ),
+        Part("optimiser", state, f"{optim.name} keeps {kept:,} numbers"),
+        Part("activations", back, f"{examples}, kept for the way back"),
+        Part("logits", int(copies * once), f"{once // SINGLE:,}, {LOGIT_COPIES} copies"),
+        Part("program", program, "code and caches, beside an imported torch"),
+    ]
+    before = weights + state + back + int(copies * once) + gradients * (config.train.accumulate > 1)
+    after = weights + state + back + gradients + max(twice + once, stacks(config))
+    return Memory(parts, max(before, after) + program, cache)
+
+
+def stacks(config: Config) -> int:
+    """Bytes that Muon takes while it makes a step of the matrices of one shape."""
+    if config.optim.name != "muon":
+        return 0
+    shapes: dict[tuple[int, ...], int] = {}
+    for p in what_learns(config):
+        if p.learns and is_hidden(p, config):
+            shapes[p.shape] = shapes.get(p.shape, 0) + p.count
+    return STACKS * SINGLE * max(shapes.values(), default=0)
+
+
+def in_smaller_batches(config: Config, room: int) -> Config | None:
+    """The same steps in more, smaller batches that fit into so many bytes; None if even single examples don't."""
+    train = config.train
+    for size in range(min(train.batch_size - 1, LARGEST_BATCH), 0, -1):
+        more = {"batch_size": size, "accumulate": train.accumulate * train.batch_size // size}
+        smaller = config.model_copy(update={"train": train.model_copy(update=more)})
+        if train.batch_size % size == 0 and memory_of(smaller).peak <= room:
+            return smaller
+    return None
