@@ -259,5 +259,5 @@ def test_a_name_in_a_files_table_leads_nowhere_else(watched, shell, name):
 def test_no_setting_comes_from_the_environment(watched, shell, monkeypatch):
     for name in ("DATA", "TRAIN", "MODEL", "TRAIN__STEPS", "RUN", "PELLUCID_TRAIN"):
         monkeypatch.setenv(name, '{"steps": 99}')
-    code, _, err = shell("train.py", "tiny.toml", "--dry-run", "--run", "new")
-    assert code == 0 and "12 steps" in err
+    code, out, _ = shell("train.py", "tiny.toml", "--dry-run", "--run", "new")
+    assert code == 0 and "12 steps" in out

@@ -11,7 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from configs.command import check, flatten, read
+from configs.command import check, read
 from configs.schema import Config
 from tests.conftest import ROOT
 from tests.test_mistakes import one_line
@@ -133,7 +133,7 @@ def test_what_does_not_fit_is_offered_in_the_largest_batches_that_do():
 
 
 def test_gpt_3_takes_the_operations_of_its_paper():
-    config = check(flatten(read(str(ROOT / "configs/gpt3.toml"))), {})
+    config = check(read(str(ROOT / "configs/gpt3.toml")), {})
     targets = targets_in_a_step(config) * (config.train.steps or 0)
     assert targets == pytest.approx(300e9, rel=0.001)
     assert flops(config) * targets == pytest.approx(3.14e23, rel=0.04)  # Brown et al. 2020, table D.1: no attention

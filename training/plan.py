@@ -8,16 +8,13 @@ from typing import Any
 
 import torch
 
-from configs.command import CLI, check, flatten
 from configs.errors import UserError
-from configs.schema import Config, GPTConfig, LogConfig
+from configs.schema import Config, GPTConfig
 from data.dataset import Dataset
 from data.text import Text
 from training.clock import duration
 from training.device import choose_compile, choose_device, choose_dtype, choose_threads
 from training.learner import Learner, build_learner, build_network
-from training.report import say
-from training.run import Record
 
 EVALUATIONS = 10  # in a run, unless eval_every says otherwise
 EVALUATION_SHARE = 0.1  # of train.minutes; fewer evaluations if ten would take more
@@ -27,9 +24,6 @@ EVALUATING = 0.4  # of a step's time that a batch takes in an evaluation, which 
 SAVING = 4 * 10**8  # bytes of a checkpoint that are written, hashed and synced in a second
 BYTES_EACH = 4  # a float32: a weight, its gradient, a moment
 MOMENTS = {"sgd": 0, "rmsprop": 1, "adam": 2, "adamw": 2, "muon": 1}  # that are kept of each gradient, at least
-RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience", "threads")} | {
-    f"log.{name}" for name in LogConfig.model_fields
-}
 
 
 def with_vocabulary(asked: Config, data: Dataset) -> Config:
@@ -170,24 +164,3 @@ def describe(config: Config, data: Dataset, seconds: float) -> str:
         f"{seen / data.count('train'):.1f} epochs: about {duration(run_seconds(config, data, seconds))} "
         f"({train.device}, {train.dtype}, {train.threads} thread{'s' if train.threads != 1 else ''})"
     )
-
-
-def continued(settings: dict[str, Any], record: Record) -> Config:
-    """The resolved config of a run that goes on, with what may change changed.
-
-    Raises UserError for a setting that may not.
-    """
-    resolved = flatten(record.resolved.model_dump(exclude_none=True))
-    changed = {name: value for name, value in settings.items() if record.asked.get(name) != value}
-    if changed.get("train.threads") == "auto":  # chosen when the run began
-        del changed["train.threads"]
-    before, now = resolved["train.threads"], changed.get("train.threads", resolved["train.threads"])
-    if before != now:
-        say(f"warning: train.threads was {before} and is {now} now; it goes on, but no longer exactly as it would have")
-    for name, value in changed.items():
-        if name not in RESUMABLE:
-            raise UserError(
-                f"--resume keeps the run's settings: {name} is {resolved.get(name)!r} and can't become {value!r}; "
-                f"only {', '.join(sorted(RESUMABLE))} may change"
-            )
-    return check(resolved | changed, dict.fromkeys(changed, CLI))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -10,19 +9,15 @@ from typing import NamedTuple
 from torch import Tensor
 
 from configs.command import Command, check
-from configs.errors import UserError
-from configs.files import Damaged
 from configs.schema import Config, MLPConfig
 from data.dataset import Dataset
 from data.text import Text, open_text
 from data.tokenizer import Tokenizer
 from training import checkpoint
 from training.device import memory_explained
-from training.manifest import read_manifest
-from training.plan import continued, describe, require_memory, resolve, with_vocabulary
+from training.plan import describe, require_memory, resolve, with_vocabulary
 from training.report import say
 from training.run import Record, Run, machine, open_run, read_record, run_folder
-from training.sane import require_size
 from training.world import ALONE, World, require_equal_shares
 
 LATEST = 1.5  # times the budget of train.minutes: when a run is cut at the latest
@@ -59,16 +54,12 @@ def lead(command: Command, time_step: Callable[[Dataset, Config], float], world:
     """A new run, or one that goes on."""
     folder = run_folder(command.run)
     if command.resume and (folder / "run.json").exists():
+        from training.resume import begun_before, go_on
+
         if checkpoint.step_folders(folder / "checkpoints"):
             return go_on(command, folder, world)
         command = begun_before(command, read_record(folder))
     return begin(command, folder, time_step, world)
-
-
-def begun_before(command: Command, record: Record) -> Command:
-    """The command that began a run which was stopped before its first checkpoint, and so begins again."""
-    settings, origins = record.asked | command.settings, record.origins | command.origins
-    return command._replace(settings=settings, origins=origins)
 
 
 def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config], float], world: World) -> Job | None:
@@ -114,35 +105,6 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
     return Job(
         config, data, run, base.weights if base else None, LATEST * 60 * (wanted.train.minutes or math.inf), world
     )
-
-
-def go_on(command: Command, folder: Path, world: World) -> Job | None:
-    """A run that continues, with its own settings, tokenizer and data."""
-    from training.restore import tokenizer_of
-
-    record = read_record(folder)
-    config = continued(command.settings, record)
-    require_equal_shares(config.train, world)
-    require_size(folder, config.model)
-    for newest in checkpoint.step_folders(folder / "checkpoints")[:1]:
-        with suppress(Damaged):  # it is looked for an older one later
-            read_manifest(newest)  # a wrong tokenizer is named before it makes any tokens
-    data = open_data(config, tokenizer_of(folder))
-    if config.train.start and checkpoint.last(folder / "checkpoints") is None:
-        raise UserError(f"{folder} has no checkpoint that is whole; begin it anew with --overwrite", 1)
-    if data.sha256 != record.data_sha256:
-        raise UserError(
-            f"{' '.join(config.data.path)} has changed since {folder} began, so that can't go on exactly; begin a new "
-            f"run with --train.start {folder}, which keeps what was learned"
-        )
-    if command.dry_run:
-        from training.dryrun import what_is_left
-
-        return print(what_is_left(folder, config))
-    run = open_run(folder, resume=True, overwrite=False)
-    checkpoint.adopt(run.checkpoints)
-    run.describe(record.model_copy(update={"resolved": config}))
-    return Job(config, data, run, None, math.inf, world)
 
 
 def open_data(config: Config, tokenizer: Tokenizer | None = None) -> Dataset:

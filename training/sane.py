@@ -6,23 +6,15 @@ and as much memory, as files say, so sizes are looked at first.
 
 from pathlib import Path
 
-import torch
-
 from configs.errors import UserError
 from configs.files import Damaged
-from configs.schema import AutoConfig, MLPConfig
+from configs.schema import AutoConfig, GPTConfig, MLPConfig
 from data.tokenizer import LARGEST_TOKENIZER
-from model import GPTConfig, build_model
 from training.checkpoint import Checkpoint, step_folders
+from training.parameters import count_weights
 
 SLACK = 2**26  # bytes; what is a little too large is damage, which its hash tells
 BYTES_EACH, COPIES = 4, {"model.safetensors": 1, "optimizer.safetensors": 2}  # of a weight; Adam keeps two moments
-
-
-def count_weights(config: MLPConfig | GPTConfig) -> int:
-    """How many numbers the network learns; it is built on the meta device, which takes no memory."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build_model(config).parameters())
 
 
 def require_size(folder: Path, config: MLPConfig | GPTConfig | AutoConfig | None) -> None:
