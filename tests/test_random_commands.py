@@ -101,6 +101,8 @@ def test_only_declared_settings_come_through_from_any_toml(tree, tmp_path_factor
 
 @settings(deadline=None)
 @given(given_words=st.lists(options, max_size=4))
+@example(given_words=["--model.sizes=inf"])
+@example(given_words=["--resume", ""])
 def test_only_declared_settings_come_through_from_any_command_line(given_words, tmp_path_factory):
     file = tmp_path_factory.getbasetemp() / "good.toml"
     file.write_text(document(GOOD))

@@ -70,7 +70,11 @@ def replicate(model: nn.Module, train: TrainConfig, world: World) -> tuple[Forwa
         from training.parallel import shared_by_all
 
         shared = shared_by_all(model)
-    forward = torch.compile(shared or model) if train.compile == "on" else shared or model
+    forward: Forward = shared or model
+    if train.compile == "on":
+        from training.compiled import compiled
+
+        forward = compiled(shared or model)
     if train.dtype == "bfloat16":
         return torch.autocast(str(train.device).partition(":")[0], torch.bfloat16)(forward), shared
     return forward, shared

@@ -54,12 +54,12 @@ def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) 
 
 def on_this_machine(asked: Config) -> Config:
     """The same run with device, precision, threads and compilation settled; minutes count as one step."""
-    train, device = asked.train, choose_device(asked.train.device)
+    train, device, size = asked.train, choose_device(asked.train.device), count_parameters(asked)
     return change(
         asked,
         device=device,
-        dtype=choose_dtype(train.dtype, device),
-        threads=choose_threads(train.threads, count_parameters(asked)),
+        dtype=choose_dtype(train.dtype, device, size),
+        threads=choose_threads(train.threads, size),
         compile=choose_compile(train.compile, device, train.steps or 0),
         steps=train.steps if train.minutes is None else 1,
         minutes=None,

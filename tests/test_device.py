@@ -1,0 +1,65 @@
+"""What a machine can do is used where it gains, and done without where it can't be had."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+import torch._inductor.config
+
+from training import compiled
+from training.device import choose_compile, choose_dtype
+
+
+@pytest.mark.parametrize(
+    ("has", "parameters", "dtype"),
+    [
+        ({"avx512_bf16": True}, 10_700_000, "bfloat16"),
+        ({"amx_bf16": True}, 10_700_000, "bfloat16"),
+        ({"avx512_bf16": True}, 800_000, "float32"),
+        ({"avx512_f": True, "avx512_bf16": False}, 10_700_000, "float32"),
+    ],
+)
+def test_a_processor_takes_bfloat16_where_it_has_it_and_the_network_is_large(monkeypatch, has, parameters, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert choose_dtype("auto", "cpu", parameters) == dtype
+    assert choose_dtype("float32", "cpu", parameters) == "float32"
+
+
+def test_a_torch_that_does_not_tell_what_its_processor_has_stays_in_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert choose_dtype("auto", "cpu", 10**9) == "float32"
+
+
+def test_no_processor_is_compiled_for_unasked():
+    assert choose_compile("auto", "cpu", 10**9) == "off" and choose_compile("on", "cpu", 1) == "on"
+
+
+@pytest.fixture
+def without_compiler(monkeypatch, tmp_path):
+    """A machine with no compiler, and an empty cache of what was compiled before."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    compiled.give_up.cache_clear()
+    torch._dynamo.reset()
+    with torch._inductor.config.patch({"cpp.cxx": (None, "/nonexistent")}):  # it has read CXX when it was imported
+        yield tmp_path / "cache/pellucid/compiled"
+    os.environ.pop("TORCHINDUCTOR_CACHE_DIR", None)  # which `compiled` has set
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within torch's compiler
+def test_without_a_compiler_one_line_says_so_and_training_goes_on(shell, tiny, without_compiler):
+    code, _, err = shell("train.py", *tiny, "--train.compile", "on")
+    assert code == 0
+    assert err.count("torch.compile can't be used here") == 1 and "done after" in err
+    with_log = Path("runs/tiny/log.jsonl").read_text()
+    assert shell("train.py", *tiny, "--run", "plain")[0] == 0
+    assert with_log == Path("runs/plain/log.jsonl").read_text()  # it is the same network, step for step
+
+
+def test_compiled_code_is_kept_where_no_one_else_can_write(without_compiler):
+    compiled.compiled(torch.nn.Linear(1, 1))
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(without_compiler)
+    assert stat.S_IMODE(without_compiler.stat().st_mode) == 0o700
