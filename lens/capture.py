@@ -141,4 +141,4 @@ def matrix(layer: nn.Module) -> Float[Tensor, "N K"]:
             return layer.weight * layer.scale.unsqueeze(-1)
         case LoRALinear():
             return layer.weight + layer.scale * layer.lora_B @ layer.lora_A
-    return layer.weight
+    return layer.weight.detach()

@@ -52,7 +52,7 @@ def canvas(width: float, height: float, title: str, sentence: str = "") -> Figur
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title, fontsize=14, fontweight="bold", x=0.01, ha="left")
     if sentence:
-        figure.supxlabel(wrapped(sentence, int(width * 15)), fontsize=9, x=0.01, ha="left", color="#555555")
+        figure.supxlabel(wrapped(sentence, int(width * 13.5)), fontsize=9, x=0.01, ha="left", color="#555555")
     return figure
 
 

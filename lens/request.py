@@ -67,7 +67,8 @@ class Request(NamedTuple):
     layer: int | None
     head: int | None
     neuron: int | None
-    stage: str
+    stage: str | None
+    """None: every one"""
     layout: str
     token: list[str]
     analogy: list[str] | None
@@ -92,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--layer", type=whole(0), metavar="N", help="which block, 0 for the first")
     p.add_argument("--head", type=whole(0), metavar="N", help="which of the layer's heads, from 0")
     p.add_argument("--neuron", type=whole(0), metavar="N", help="which neuron of the layer, from 0")
-    p.add_argument("--stage", choices=STAGES, help="of attention (default pattern, after softmax)")
+    p.add_argument("--stage", choices=STAGES, help="of attention (default: all for one head, else pattern)")
     p.add_argument("--layout", choices=["lesson", "paper"], help="a query is a column (default) or a row")
     p.add_argument("--token", action="append", type=some, metavar="TEXT", help="whose neighbours; may be repeated")
     p.add_argument("--analogy", nargs=3, type=some, metavar=("A", "B", "C"), help="what is near A - B + C")
@@ -131,7 +132,7 @@ def understand(arguments: list[str]) -> Request:
     prompt = given["prompt"]
     if given["prompt_file"] is not None:
         prompt = read_prompt(given["prompt_file"], "--prompt-file")
-    defaults = {"checkpoint": "best", "stage": "pattern", "layout": "lesson", "token": [], "top": 10, "seed": 0}
+    defaults = {"checkpoint": "best", "layout": "lesson", "token": [], "top": 10, "seed": 0}
     chosen = {name: given[name] if given[name] is not None else defaults.get(name) for name in Request._fields[2:]}
     return Request(view, folder, **{**chosen, "prompt": prompt, "lesson": bool(given["lesson"])})
 

@@ -42,7 +42,7 @@ def descent(surface: Callable[[Tensor], Tensor], ways: dict[str, np.ndarray], gi
         axes.plot(*way.T, color=KINDS[number], marker=MARKERS[number], markersize=4, linewidth=1.4, label=label)
         axes.plot(*way[0], color=KINDS[number], marker=MARKERS[number], markersize=10, markeredgecolor="white")
     axes.set(xlabel="one weight", ylabel="another weight", xlim=(-2.2, 2.4), ylim=(-2.1, 2.1))
-    figure.legend(loc="outside upper left", ncols=2)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 
@@ -69,9 +69,8 @@ def directions(
         bottom.axvline(side, color=INK, linestyle=":", linewidth=1.2)
     vectors, space = counts
     bottom.plot([], [], color=INK, linestyle=":", label=f"some pair is outside these lines ({least:.2f}), always")
-    bottom.set(
-        title=f"{vectors:,} vectors in {space} dimensions, pushed apart by training", yscale="log", ylim=(0.7, None)
-    )
+    powers(bottom)
+    bottom.set(title=f"{vectors:,} vectors in {space} dimensions, pushed apart by training", ylim=(0.7, None))
     bottom.set(xlabel="angle between two vectors, degrees", ylabel="pairs")
     for axes in (top, bottom):
         axes.set(xlim=(0, 180), xticks=range(0, 181, 15))
@@ -143,8 +142,7 @@ def vanishing(found: dict[str, list[float]], sentence: str) -> Figure:
         filled = "none" if "without" in name else color
         axes.plot(depth, lengths, color=color, linestyle=STYLES[number % 2], marker=MARKERS[number // 2],
                   markerfacecolor=filled, label=name)  # fmt: skip
-    axes.set(
-        xlabel="layer, the input's first", ylabel="length of its gradient", yscale="log", xticks=[1, 5, 10, 15, 20]
-    )
-    figure.legend(loc="outside upper left", ncols=2)
+    axes.set(xlabel="layer, the input's first", ylabel="length of its gradient", xticks=[1, 5, 10, 15, 20])
+    powers(axes)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure

@@ -98,8 +98,8 @@ def directions(request: Request) -> Seen:
     )
     sentence = (
         "Random directions are nearly perpendicular, the more so the more dimensions; but ten thousand within one "
-        "degree of 90 don't fit into a hundred: the first cost hides pairs that fell together at 0 and 180, which only the "
-        'whole axis shows (lesson: "How LLMs store facts", as its site corrects it).'
+        "degree of 90 don't fit into a hundred: the first cost hides pairs that fell together at 0 and 180, which only "
+        'the whole axis shows (lesson: "How LLMs store facts", as its site corrects it).'
     )
 
     def draw():
