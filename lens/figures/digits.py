@@ -20,7 +20,7 @@ def weights(shown: dict[int, tuple[np.ndarray, float]], network: str, sentence: 
     rows = -(-len(shown) // columns)
     figure = canvas(max(6.5, 1.25 * columns + 1.4), 1.3 * rows + 1.3, f"First-layer weights ({network})", sentence)
     panels = figure.subplots(rows, columns, squeeze=False)
-    limit = max(np.abs(image).max() for image, _ in shown.values())
+    limit = max(float(np.abs(image).max()) for image, _ in shown.values())
     for axes in panels.flat:
         bare(axes)
     for axes, (number, (image, bias)) in zip(panels.flat, shown.items(), strict=False):

@@ -33,8 +33,8 @@ def curves(log: Series, layers: Series, run: str, sentence: str) -> Figure:
         line(gradient, points, color, name, marker=marker, markersize=4, linewidth=1.2)
     gradient.set(title="length of the gradient", xlabel="step")
     powers(gradient)
-    if len(layers) <= 14:
-        gradient.legend(fontsize=8, ncols=-(-(len(layers) + 1) // 4), loc="lower left", bbox_to_anchor=(0, 0))
+    if len(layers) <= 24:
+        gradient.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
