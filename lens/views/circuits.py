@@ -1,0 +1,264 @@
+"""What the parts of a text network are for, in words: its embedding, its heads, its neurons."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from configs.errors import UserError
+from data.tokenizer import Tokenizer
+from lens import circuits
+from lens import embedding as space
+from lens.capture import matrix
+from lens.request import Request
+from lens.seen import Seen, label, labels, table
+from lens.views.text import Speaking, corpus, speaking
+
+Bars = list[tuple[str, float]]
+
+
+def embedding_view(request: Request) -> Seen:
+    """The plane of greatest spread, and whatever is asked for: neighbours, an analogy, a direction."""
+    network, _ = speaking(request)
+    names = labels(network.tokenizer, range(network.tokenizer.vocab_size))
+    rows = matrix(network.model.embedding.token)
+    tokens = familiar(network.tokenizer)
+    plane = space.principal_components(rows[tokens])
+    share = plane.explained.tolist()
+    text = (
+        f"{network.name}\n\nthe plane of greatest spread holds {sum(share):.1%} of the spread of {len(tokens)} tokens"
+    )
+    panels: dict[str, Bars] = {}
+    for word in request.token or ([] if request.analogy or request.direction else [names_first(network.tokenizer)]):
+        token = one_token(network.tokenizer, word, "--token")
+        for title, measure in (("dot product", space.dot_products), ("cosine", space.cosines)):
+            near = space.nearest(measure(rows, rows[token]), request.top)
+            panels[f"{names[token]}: {title}"] = [(names[other], score) for other, score in near]
+    if request.analogy:
+        panels |= analogy(request, network.tokenizer, rows, names)
+    if request.direction:
+        panels |= direction(request, network.tokenizer, rows, names)
+    text += "".join("\n\n" + beside({title: panels[title] for title in pair}) for pair in batched(panels))
+    sentence = (
+        "Tokens are points in a space; what is used alike lies near, by dot product (long vectors count for more) or "
+        "by cosine. Of a - b + c the nearest is usually an input, so ranks are given with and without them "
+        '(lesson: "What is a GPT?").'
+    )
+
+    def draw():
+        from lens.figures import circuits as figures
+
+        points = [(names[token], *point) for token, point in zip(tokens, plane.points.tolist(), strict=True)]
+        return figures.embedding(points, share, panels, network.name, sentence)
+
+    return Seen(text, sentence, draw)
+
+
+def batched(panels: dict[str, Bars]) -> list[list[str]]:
+    """The titles two by two."""
+    titles = list(panels)
+    return [titles[first : first + 2] for first in range(0, len(titles), 2)]
+
+
+def beside(panels: dict[str, Bars]) -> str:
+    """Lists side by side, the best first."""
+    columns = []
+    for bars in panels.values():
+        width = max(len(name) for name, _ in bars)
+        columns.append([f"{name:<{width}}  {value:8.3f}" for name, value in bars])
+    return table(["rank", *panels], [(n, *row) for n, row in enumerate(zip(*columns, strict=True), 1)], left=9)
+
+
+def analogy(request: Request, tokenizer: Tokenizer, rows: Tensor, names: list[str]) -> dict[str, Bars]:
+    """What is near a - b + c, with and without the inputs."""
+    a, b, c = (one_token(tokenizer, word, "--analogy") for word in request.analogy or [])
+    found = space.analogy(rows, a, b, c)
+    title = f"{names[a]} - {names[b]} + {names[c]}"
+    both = {"with the inputs": True, "without the inputs": False}
+    return {
+        f"{title}, {how}": [(names[token], score) for token, score in found.nearest(request.top, with_inputs)]
+        for how, with_inputs in both.items()
+    }
+
+
+def direction(request: Request, tokenizer: Tokenizer, rows: Tensor, names: list[str]) -> dict[str, Bars]:
+    """The tokens at both ends of the way from one to another. Raises UserError if the two are one point."""
+    start, end = (one_token(tokenizer, word, "--direction") for word in request.direction or [])
+    try:
+        along = space.projections(rows, start, end)
+    except ValueError as error:
+        raise UserError(f"--direction: {error}") from error
+    title = f"{names[start]} (0) → {names[end]} (1)"
+    return {
+        f"{title}: nearest the end": [(names[token], value) for token, value in space.nearest(along, request.top)],
+        f"{title}: nearest the start": [(names[token], -value) for token, value in space.nearest(-along, request.top)],
+    }
+
+
+def one_token(tokenizer: Tokenizer, word: str, option: str) -> int:
+    """The token that a word is. Raises UserError if it is none, or several."""
+    tokens = tokenizer.encode(word).tolist()
+    if len(tokens) != 1:
+        parts = " ".join(repr(tokenizer.token_bytes(token).decode(errors="replace")) for token in tokens[:10])
+        raise UserError(f"{option}: {word!r} is {len(tokens)} tokens here ({parts}); it must be one")
+    return tokens[0]
+
+
+def familiar(tokenizer: Tokenizer, most: int = 120) -> list[int]:
+    """Tokens that a reader knows, letters and whole words, the first (the most frequent of a BPE) first."""
+    tokens = [token for token in range(tokenizer.vocab_size) if shows(tokenizer.token_bytes(token))]
+    words = [token for token in tokens if len(tokenizer.token_bytes(token)) > 2]
+    return (words if len(words) >= most else tokens)[:most]
+
+
+def shows(content: bytes) -> bool:
+    """Whether it is text that leaves ink."""
+    try:
+        return content.decode().isprintable() and bool(content.strip())
+    except UnicodeDecodeError:
+        return False
+
+
+def names_first(tokenizer: Tokenizer) -> str:
+    """The token whose neighbours are shown if none is named: "e" if there is one."""
+    known = [tokenizer.token_bytes(token).decode() for token in familiar(tokenizer)]
+    return "e" if "e" in known else known[0]
+
+
+def heads_view(request: Request) -> Seen:
+    """Every head's scores, and the singular values of what it does."""
+    network, _ = speaking(request)
+    model, config = network.model, network.model.config
+    half = config.context_length // 2
+    tokens = circuits.repeated(config.vocab_size, min(half, 64), 8, request.seed)
+    patterns = circuits.patterns(model, tokens)
+    heads, between = [circuits.heads(block) for block in model.blocks], circuits.token_to_token(model)
+    scores = {
+        "previous token": circuits.previous_token(patterns),
+        "duplicate token": circuits.duplicate_token(patterns),
+        "induction": circuits.induction(patterns),
+        "copying": torch.tensor([[circuits.copying(head, between) for head in row] for row in heads]),
+    }
+    values = {
+        "QK": torch.stack([torch.stack([circuits.qk_singular_values(head) for head in row]) for row in heads]),
+        "OV": torch.stack([torch.stack([circuits.ov_singular_values(head) for head in row]) for row in heads]),
+    }
+    chance = circuits.chance(tokens.size(1))
+    D, C = config.n_embd // config.n_head, config.n_embd
+    rows = [
+        (
+            layer,
+            head,
+            *(f"{grid[layer, head]:.2f}" for grid in scores.values()),
+            *(effective(v[layer, head]) for v in values.values()),
+        )
+        for layer in range(config.n_layer)
+        for head in range(config.n_head)
+    ]
+    head = ("layer", "head", *scores, "rank of QK", "rank of OV")
+    text = f"{network.name}, {tokens.size(1)} random tokens, the second half as the first\n\n" + table(
+        head, rows, left=0
+    )
+    text += (
+        f"\n\nby chance: {chance[0]:.2f}, {chance[1]:.2f}, {chance[2]:.2f}; copying from -1 to 1. Ranks are effective "
+    )
+    text += f"ones:\nhow many equal singular values would be as spread; {D} is the bound, of {C}"
+    sentence = (
+        "A head is known by scores on random tokens that are said twice, and by its two maps of the space to itself, "
+        f"which have rank {D} at most: QK decides where it looks, OV what it adds (norms' gains folded in, biases left "
+        'out; lesson: "Attention, step by step").'
+    )
+
+    def draw():
+        from lens.figures import circuits as figures
+
+        grids = {name: grid.numpy() for name, grid in scores.items()}
+        return figures.heads(grids, {n: v.numpy() for n, v in values.items()}, C, network.name, sentence)
+
+    return Seen(text, sentence, draw)
+
+
+def effective(values: Tensor) -> str:
+    """The effective rank: exp of the entropy of the singular values' shares (Roy and Vetterli 2007)."""
+    share = values / values.sum().clamp_min(1e-30)
+    return f"{torch.special.entr(share).sum().exp():.1f}"
+
+
+TOKENS = 4096  # of the run's own text, in which places that excite a neuron are looked for
+
+
+def neurons_view(request: Request) -> Seen:
+    """What excites some neurons of one layer, and what they add."""
+    network, restored = speaking(request)
+    layer = request.layer if request.layer is not None else network.model.config.n_layer - 1
+    tokens = windows(request, network, restored)
+    active = circuits.neuron_activations(network.model, tokens, layer)
+    chosen = [request.neuron] if request.neuron is not None else circuits.most_selective(active, 6)
+    shown, text = [], f"{network.name}, layer {layer}, {tokens.numel():,} tokens of text"
+    for neuron in chosen:
+        places = circuits.most_exciting(active[..., neuron], min(request.top, 5))
+        snippets = [snippet(network.tokenizer, tokens[row], active[row, :, neuron], at) for row, at in places]
+        added = circuits.writes(network.model, layer, neuron)
+        up, down = (added.topk(min(8, len(added)), largest=largest) for largest in (True, False))
+        adds = [(label(network.tokenizer, int(t)), float(v)) for t, v in zip(up.indices, up.values, strict=True)]
+        takes = [(label(network.tokenizer, int(t)), float(v)) for t, v in zip(down.indices, down.values, strict=True)]
+        shown.append((neuron, snippets, adds, takes))
+        text += f"\n\nneuron {neuron}\n" + table(
+            ("activation", "where"),
+            [
+                (f"{max(values):.2f}", "".join(n if i != at else f"[{n}]" for i, n in enumerate(names)))
+                for names, values, at in snippets
+            ],
+            left=2,
+        )
+        text += (
+            "\nadds   "
+            + "  ".join(f"{n} {v:+.2f}" for n, v in adds)
+            + "\ntakes  "
+            + "  ".join(f"{n} {v:+.2f}" for n, v in takes)
+        )
+    sentence = (
+        "A row of W-up asks each vector a question, and where the answer is yes, the neuron's column of W-down is "
+        "added: here the places that excite it most, and what a unit of it adds to logits "
+        '(lesson: "How LLMs store facts").'
+    )
+
+    def draw():
+        from lens.figures import circuits as figures
+
+        return figures.neurons(shown, layer, network.name, sentence)
+
+    return Seen(text, sentence, draw)
+
+
+def windows(request: Request, network: Speaking, restored) -> Tensor:
+    """The prompt as one window, or the first windows of the run's own text."""
+    T = network.context
+    if request.prompt is None:
+        tokens = torch.tensor(corpus(network, restored, max(1, TOKENS // T) * T))
+        return tokens[: len(tokens) // T * T].view(-1, T)
+    tokens = torch.from_numpy(network.tokenizer.encode(request.prompt))
+    if not len(tokens):
+        raise UserError("--prompt: there is no token in it")
+    return tokens[: len(tokens) // T * T].view(-1, T) if len(tokens) >= T else tokens.unsqueeze(0)
+
+
+BEFORE, AFTER = 40, 14  # characters that are shown around a place
+
+
+def snippet(tokenizer: Tokenizer, tokens: Tensor, values: Tensor, place: int) -> tuple[list[str], list[float], int]:
+    """The tokens around a place, their activations, and which of them is the place."""
+    names = labels(tokenizer, tokens.tolist())
+    first, end = place, place + 1
+    while first > 0 and place - first < 24 and sum(map(len, names[first - 1 : place])) <= BEFORE:
+        first -= 1
+    while end < len(names) and end - place < 7 and sum(map(len, names[place + 1 : end + 1])) <= AFTER:
+        end += 1
+    return names[first:end], values[first:end].tolist(), place - first
+
+
+VIEWS: dict[str, Callable[[Request], Seen]] = {
+    "embedding": embedding_view,
+    "heads": heads_view,
+    "neurons": neurons_view,
+}
