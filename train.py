@@ -43,7 +43,7 @@ def update(learner: Learner, step: int) -> tuple[float, float]:
         seed_dropout(train.seed, number, train.device)
         x, y = learner.data.batch("train", number, train.batch_size)
         logits = learner.forward(x.to(train.device, non_blocking=True))
-        loss = loss_of(logits.float(), y.to(train.device, non_blocking=True)) / train.accumulate
+        loss = loss_of(logits, y.to(train.device, non_blocking=True)) / train.accumulate
         loss.backward()
         total += float(loss.detach())
     total = learner.world.sum(total)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from configs.schema import OptimConfig
 from data.dataset import IGNORED
@@ -435,3 +436,39 @@ def test_a_gpt_has_as_many_outputs_as_tokens(tied):
 
 def test_a_digit_network_has_ten_outputs():
     assert outputs(MLP([784, 16, 16, 10], "sigmoid")) == 10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_vocabulary_taken_in_parts_has_the_loss_and_gradient_of_the_whole(monkeypatch, dtype):
+    monkeypatch.setattr("training.loss.AT_ONCE", 3 * 50)
+    targets = torch.randint(50, (4, 5))
+    targets[1, 2:] = IGNORED
+    given = torch.randn(4, 5, 50).to(dtype)
+    ours, whole = given.clone().requires_grad_(), given.clone().requires_grad_()
+    loss = cross_entropy(ours, targets)
+    expected = nn.functional.cross_entropy(whole.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+    loss.backward(), expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(ours.grad, whole.grad)
+
+
+class Largest(TorchDispatchMode):
+    """Notes how large the largest float32 tensor was that anything gave while it was there."""
+
+    size = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple) else (result,):
+            if isinstance(tensor, Tensor) and tensor.dtype == torch.float32:
+                self.size = max(self.size, tensor.numel())
+        return result
+
+
+@pytest.mark.parametrize("at_once", [10**9, 4 * 1000])
+def test_the_logits_of_a_large_vocabulary_are_never_all_in_float32(monkeypatch, at_once):
+    monkeypatch.setattr("training.loss.AT_ONCE", at_once)
+    logits = torch.randn(64, 1000).bfloat16().requires_grad_()
+    with Largest() as largest:
+        cross_entropy(logits, torch.zeros(64, dtype=torch.int64)).backward()
+    assert largest.size == min(64 * 1000, at_once)

@@ -66,7 +66,7 @@ def evaluate(
         if turn != world.rank:
             continue
         x, y = x.to(device), y.to(device)
-        logits = forward(x).float()
+        logits = forward(x)
         counted = int((y != IGNORED).sum())
         totals[-1] = float(loss(logits, y)) * counted
         right += int((logits.argmax(dim=-1) == y).sum())
