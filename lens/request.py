@@ -24,6 +24,7 @@ class View(NamedTuple):
 
 PROMPT = ("prompt", "prompt_file")
 VIEWS = {
+    "page": View("any", "all of it, live in the browser (also without a VIEW)", (*PROMPT, "port", "export", "no_browser")),
     "parameters": View("any", "every matrix with its shape, the product spelled out, its share", ("lesson",)),
     "curves": View("any", "cost, accuracy, rate, the gradient's length, and that of each layer"),
     "weights": View("digit", "what each neuron of the first layer looks for, as an image", ("neuron",)),
@@ -52,7 +53,7 @@ VIEWS = {
 DEMOS = tuple(name for name, view in VIEWS.items() if view.kind == "demo")
 STAGES = ("scores", "masked", "pattern", "weighted")
 FORMATS = (".png", ".svg", ".pdf")
-USAGE = "python explore.py RUN VIEW [options], CONFIG.toml parameters, or a demo's name; --help lists them"
+USAGE = "python explore.py RUN, RUN VIEW [options], CONFIG.toml parameters, or a demo's name; --help lists them"
 
 
 class Request(NamedTuple):
@@ -77,6 +78,10 @@ class Request(NamedTuple):
     top: int
     seed: int
     lesson: bool
+    port: int | None
+    """None: 8000, or else one that is free"""
+    export: Path | None
+    no_browser: bool
 
 
 def parser() -> argparse.ArgumentParser:
@@ -102,6 +107,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--top", type=whole(1), metavar="N", help="how many of each list (default 10)")
     p.add_argument("--seed", type=whole(0), metavar="N", help="of what is drawn at random (default 0)")
     p.add_argument("--lesson", action="store_true", default=None, help="count as the lessons do")
+    page = p.add_argument_group("the page")
+    page.add_argument("--port", type=whole(1), metavar="N", help="of this machine (default: 8000, or one that is free)")
+    page.add_argument("--export", type=Path, metavar="FILE", help="write it as one .html that needs no server instead")
+    page.add_argument("--no-browser", action="store_true", default=None, help="print its address and open nothing")
     return p
 
 
@@ -123,9 +132,12 @@ def understand(arguments: list[str]) -> Request:
         raise UserError(f"look at what? {USAGE}")
     if target in DEMOS and view is None:
         target, view = None, target
+    view = "page" if view is None else view
     check_view(target, view)
     check_options(view, given)
     check_out(given["out"])
+    if view == "page":
+        check_page(given)
     folder = None if target is None else place(target)
     if folder is not None and folder.suffix != ".toml":
         check_run(read_record(run_of(folder)), folder, view, given)
@@ -134,15 +146,11 @@ def understand(arguments: list[str]) -> Request:
         prompt = read_prompt(given["prompt_file"], "--prompt-file")
     defaults = {"checkpoint": "best", "layout": "lesson", "token": [], "top": 10, "seed": 0}
     chosen = {name: given[name] if given[name] is not None else defaults.get(name) for name in Request._fields[2:]}
-    return Request(view, folder, **{**chosen, "prompt": prompt, "lesson": bool(given["lesson"])})
+    return Request(view, folder, **{**chosen, "prompt": prompt, "lesson": bool(given["lesson"]), "no_browser": bool(given["no_browser"])})
 
 
-def check_view(target: str | None, view: str | None) -> None:
-    """Raises UserError for a view that is none; SystemExit with the list of them if none is given."""
-    if view is None:
-        place(str(target))  # a run that isn't there is the mistake to speak of
-        print(f"views of {target}: python explore.py {target} VIEW [--out FILE.png]\n\n{listing()}")
-        sys.exit(0)
+def check_view(target: str | None, view: str) -> None:
+    """Raises UserError for a view that is none."""
     if view not in VIEWS:
         raise UserError(f"there is no view {view!r}{did_you_mean(view, VIEWS)}; python explore.py --help lists them")
     if target is not None and view in DEMOS:
@@ -169,6 +177,21 @@ def check_out(out: Path | None) -> None:
         raise UserError(f"--out {out}: " + ("is a folder" if out.is_dir() else f"there is no folder {out.parent}"))
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("--out needs matplotlib, which is not installed: pip install matplotlib", 1)
+
+
+def check_page(given: dict[str, Any]) -> None:
+    """Raises UserError for what the page can't be given, and if what serves it is not installed."""
+    if given["out"] is not None:
+        raise UserError("--out is for one view; the page is written with --export FILE.html")
+    export = given["export"]
+    if export is None:
+        missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise UserError(f"the page needs {' and '.join(missing)}, which is not installed: pip install fastapi uvicorn", 1)
+    elif export.suffix.lower() not in (".html", ".htm") or not export.parent.is_dir() or export.is_dir():
+        raise UserError(f"--export {export}: must be a .html file in a folder that is there")
+    if (given["port"] or 0) > 65_535:
+        raise UserError(f"--port {given['port']}: ports end at 65535")
 
 
 def place(target: str) -> Path:
