@@ -19,34 +19,35 @@ export function attentionCard(network, report) {
   const layers = new Map(); // layer -> [{head, stages}]
   let text = null, geometry = null;
 
-  const overview = make("div", { class: "heads", role: "group", "aria-label": "heads: a row for each layer" });
-  overview.style.gridTemplateColumns = `auto repeat(${network.n_head}, max-content)`;
+  const overview = make("div", { class: "heads", role: "group", "aria-label": "heads: a column for each layer" });
   const thumbnails = new Map();
   for (let layer = 0; layer < network.n_layer; layer++) {
-    overview.append(make("span", { class: "note" }, `layer ${layer}`));
+    const column = make("div", {}, make("span", { class: "note" }, `layer ${layer}`));
+    overview.append(column);
     for (let head = 0; head < network.n_head; head++) {
       const canvas = make("canvas", { "aria-hidden": "true" });
-      overview.append(make("button", { type: "button", class: "head", "aria-label": `layer ${layer}, head ${head}`,
+      column.append(make("button", { type: "button", class: "head", "aria-label": `layer ${layer}, head ${head}`,
         tabindex: layer + head ? -1 : 0, onclick: () => pick(layer, head) }, canvas));
       thumbnails.set(`${layer}.${head}`, canvas);
     }
   }
-  roving(overview, () => network.n_head);
+  roving(overview, () => 1, () => network.n_head);
 
   const canvas = make("canvas", { tabindex: 0, class: "picture", role: "img", "aria-describedby": "cell" });
   const readout = make("p", { id: "cell", class: "readout", "aria-live": "polite" });
   const strip = make("canvas", { class: "strip", "aria-hidden": "true" });
+  const place = make("p", { class: "note" });
   const keys = make("div", { class: "legends" });
   const pickOne = (name) => (value) => { state[name] = value; draw(); };
   const element = card("attention", "Attention: who looks at whom",
     "Each query's word asks, each key's word answers, and softmax makes shares of the dot products, the later words hidden "
-    + "before it (lesson: “Attention in transformers, step-by-step”).",
+    + "before it (lesson: “Attention, step by step”).",
     overview,
     make("div", { class: "choices" },
       choice("stage", STAGES, "pattern", pickOne("stage")),
       choice("layout", [["lesson", "lesson: a query is a column"], ["paper", "papers: a query is a row"]], "lesson", pickOne("layout")),
       choice("form", [["grid", "grid"], ["lines", "lines"]], "grid", pickOne("form"))),
-    make("div", { class: "scroll" }, canvas), keys, readout, strip);
+    place, make("div", { class: "scroll" }, canvas), keys, readout, strip);
 
   /** The heads of a layer, asked for once for each text. */
   async function load(layer) {
@@ -88,6 +89,8 @@ export function attentionCard(network, report) {
     const values = found.stages[state.stage], limit = largest(values);
     const picture = { values, limit: state.stage === "pattern" ? 1 : limit, names: text.names, ...state };
     geometry = state.form === "grid" ? drawGrid(canvas, picture) : drawLines(canvas, picture);
+    place.textContent = `Layer ${state.layer}, head ${state.head}: ` + (state.form === "lines" ? "from each query to what it looks at"
+      : state.layout === "lesson" ? "queries across the top, keys down the side" : "keys across the top, queries down the side");
     const signed = ["scores", "masked"].includes(state.stage), end = written(picture.limit);
     keys.replaceChildren(signed ? legend(-1, [`−${end}`, end, MEANING[state.stage]]) : legend(0, ["0", end, MEANING[state.stage]]));
     explain(found, values);
@@ -99,9 +102,9 @@ export function attentionCard(network, report) {
     const place = query * T + key, parts = products(head, query, key);
     const dot = parts.reduce((sum, part) => sum + part, 0);
     const name = (place) => make("span", { class: "token" }, text.names[place]);
-    const shown = (value) => (Number.isFinite(value) ? written(value, 3) : "−∞");
+    const shown = (value) => (Number.isFinite(value) ? written(value, 3).replace("-", "−") : "−∞");
     readout.replaceChildren(name(query), ` (place ${query}, query) ← `, name(key), ` (place ${key}, key): the ${D} products `
-      + `below add up to q·k = ${written(dot)}; divided by √${D} that is ${shown(stages.scores[place])}, `
+      + `below add up to q·k = ${shown(dot)}; divided by √${D} that is ${shown(stages.scores[place])}, `
       + (key > query ? "but the key comes later and is hidden: share 0." : `whose share after softmax is `
         + `${shown(stages.pattern[place])}, and times the value's length ${written(head.lengths[key])} it is `
         + `${shown(stages.weighted[place])}.`));

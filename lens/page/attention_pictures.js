@@ -15,7 +15,7 @@ function brief(name, most = 12) {
 export function drawGrid(canvas, { values, limit, names, layout, query, key }) {
   const T = names.length, room = Math.min(WIDEST, canvas.parentElement.clientWidth || WIDEST);
   const font = 11, labels = names.map((name) => brief(name));
-  const margin = 20 + 6.8 * Math.max(...labels.map((label) => label.length));
+  const margin = 10 + 6.8 * Math.max(...labels.map((label) => label.length));
   const size = Math.max(3, Math.min(26, Math.floor((room - margin - 4) / T)));
   const context = sized(canvas, margin + T * size + 4, margin + T * size + 4);
   const lesson = layout === "lesson";
@@ -27,11 +27,8 @@ export function drawGrid(canvas, { values, limit, names, layout, query, key }) {
   for (let n = 0; n < T; n++) {
     const middle = margin + (n + 0.5) * size - 0.5;
     if (n % every === 0 || n === row) label(context, labels[n], margin - 5, middle, 0, n === row);
-    if (n % every === 0 || n === column) label(context, labels[n], middle, margin - 5, Math.PI / 2, n === column);
+    if (n % every === 0 || n === column) label(context, labels[n], middle, margin - 5, Math.PI / 2, n === column, labels[n].length < 3);
   }
-  context.font = "italic 11px system-ui, sans-serif";
-  label(context, lesson ? "queries →" : "keys →", margin - 6, 8, 0, false);
-  label(context, lesson ? "keys ↓" : "queries ↓", margin - 6, 22, 0, false);
   context.strokeStyle = styled("ink");
   context.lineWidth = 2;
   context.strokeRect(margin + column * size - 1, margin + row * size - 1, size + 1, size + 1);
@@ -41,11 +38,11 @@ export function drawGrid(canvas, { values, limit, names, layout, query, key }) {
   };
 }
 
-function label(context, text, x, y, angle, strong) {
+function label(context, text, x, y, angle, strong, upright = false) {
   context.save();
-  context.translate(x, y);
-  context.rotate(angle);
-  context.textAlign = "right";
+  context.translate(x, upright ? y - 4 : y);
+  context.rotate(upright ? 0 : angle);
+  context.textAlign = upright ? "center" : "right";
   context.fillStyle = styled(strong ? "ink" : "soft");
   context.fillText(text, 0, 0);
   context.restore();

@@ -76,7 +76,7 @@ export function barsCard(network, { choose, back }) {
   const place = make("p", { class: "note" });
   const element = card("next", "The next token",
     "The last vector becomes a score for every token, and softmax with a temperature makes probabilities of the scores; "
-    + "click one to go on with it (lesson: “Transformers, the tech behind LLMs”).",
+    + "click one to go on with it (lesson: “What is a GPT?”).",
     place, make("div", { class: "sliders" }, ...sliders.map((s) => s.element)), list, left, buttons,
     make("p", { class: "legend" }, make("span", { class: "swatch bar" }), "as the sliders have it",
       make("span", { class: "swatch ghost" }), "the network's own, at temperature 1"));

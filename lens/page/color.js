@@ -52,13 +52,13 @@ export function inkOn(value) {
   return 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#10141c" : "#ffffff";
 }
 
-/** What the colours mean, from `low` to `high` (-1 or 0 to 1), with words at both ends. */
-export function legend(low, words) {
+/** What the colours mean, from `low` to `high` within -1 and 1, with words at both ends and, if there are three, behind them. */
+export function legend(low, words, high = 1) {
   const canvas = make("canvas", { "aria-hidden": "true" });
   const draw = () => {
     const context = sized(canvas, 120, 10);
     for (let x = 0; x < 120; x++) {
-      context.fillStyle = css(low + ((1 - low) * x) / 119);
+      context.fillStyle = css(low + ((high - low) * x) / 119);
       context.fillRect(x, 0, 1.5, 10);
     }
   };

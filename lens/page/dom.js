@@ -52,10 +52,10 @@ export function sized(canvas, width, height) {
   return context;
 }
 
-/** Buttons of which one is in the tab order, and the arrow keys go from one to the next; `across` of them are a row. */
-export function roving(container, across) {
+/** Buttons of which one is in the tab order, and the arrow keys go from one to the next, so many on for each direction. */
+export function roving(container, down, across) {
   container.addEventListener("keydown", (event) => {
-    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across(), ArrowDown: across() };
+    const steps = { ArrowLeft: -across(), ArrowRight: across(), ArrowUp: -down(), ArrowDown: down() };
     const buttons = [...container.querySelectorAll("button")];
     const next = buttons[buttons.indexOf(document.activeElement) + (steps[event.key] || NaN)];
     if (!next) return;

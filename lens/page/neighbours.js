@@ -8,7 +8,7 @@ export function neighboursCard(network) {
   const lists = make("div", { class: "pair" });
   const element = card("neighbours", "Neighbours of a token",
     "Tokens whose vectors point the same way mean something alike to the network, as far as it has learned; choose another "
-    + "token above (lesson: “Transformers, the tech behind LLMs”).", whose, lists);
+    + "token above (lesson: “What is a GPT?”).", whose, lists);
   let last = null;
 
   const list = (title, found) => {

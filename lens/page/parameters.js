@@ -2,7 +2,7 @@
 import { atDusk, kind } from "./color.js";
 import { card, make } from "./dom.js";
 
-const KINDS = [
+const MATRICES = [
   [/^embedding\.token/, "Embedding"],
   [/^embedding\.position/, "Positions"],
   [/\.query\.weight$/, "Query"],
@@ -20,7 +20,7 @@ const KINDS = [
 function tallied(parameters) {
   const kinds = new Map();
   for (const { name, shape, count } of parameters) {
-    const [pattern, title] = KINDS.find(([pattern]) => pattern.test(name));
+    const [pattern, title] = MATRICES.find(([pattern]) => pattern.test(name));
     const number = name.match(pattern)[1];
     const full = number === undefined ? title : title + (Number(number) + 1);
     const group = kinds.get(full) || { title: full, shapes: [], count: 0 };
@@ -28,7 +28,8 @@ function tallied(parameters) {
     group.count += count;
     kinds.set(full, group);
   }
-  return [...kinds.values()];
+  const place = ({ title }) => MATRICES.findIndex(([, start]) => title.startsWith(start));
+  return [...kinds.values()].sort((a, b) => place(a) - place(b));
 }
 
 /** 128 × 128 × 4 matrices, or the number alone where the shapes differ. */
@@ -58,7 +59,7 @@ export function parametersCard({ parameters, kind: network }) {
   atDusk(paint);
   const foot = make("tr", {}, make("th", { scope: "row" }, "all"), make("td", {}), make("td", {}, total.toLocaleString("en")), make("td", {}, "100 %"));
   const tied = network === "text" && !parameters.some(({ name }) => name.startsWith("unembedding"));
-  const lesson = network === "text" ? "Transformers, the tech behind LLMs" : "But what is a neural network?";
+  const lesson = network === "text" ? "What is a GPT?" : "But what is a neural network?";
   return card("parameters", "Where the parameters are",
     `Everything the network has learned lies in these matrices${tied ? "; the embedding is the unembedding too" : ""} `
     + `(lesson: “${lesson}”).`, bar,

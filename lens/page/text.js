@@ -1,7 +1,7 @@
 // The page of a text network: a prompt, its tokens, and every view of what the network makes of them.
 import { attentionCard } from "./attention.js";
 import { barsCard } from "./bars.js";
-import { css, inkOn, atDusk } from "./color.js";
+import { atDusk, css, inkOn, legend } from "./color.js";
 import { card, make } from "./dom.js";
 import { lensCard } from "./lens.js";
 import { neighboursCard } from "./neighbours.js";
@@ -30,9 +30,9 @@ export async function textPage(network, root, report) {
   root.append(
     card("text", "A text and its tokens",
       "A text is cut into tokens, and each becomes a vector; a token is as dark as it surprised the network, and the one "
-      + "that is framed is looked at (lesson: “Transformers, the tech behind LLMs”).", area, chips, count),
-    make("div", { class: "two" }, bars.element, attention.element), lens.element,
-    make("div", { class: "two" }, neighbours.element, parametersCard(network)));
+      + "that is framed is looked at (lesson: “What is a GPT?”).", area, chips, legend(0, ["0", `${MOST_BITS} bits of surprise`], -1), count),
+    make("div", { class: "two" }, make("div", { class: "stacked" }, bars.element, neighbours.element), attention.element),
+    lens.element, parametersCard(network));
 
   let pause = 0;
   area.addEventListener("input", () => {

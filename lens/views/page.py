@@ -38,7 +38,7 @@ def answers_of(request: Request) -> Answers:
     name = f"{restored.folder.name}, step {restored.checkpoint.state.step:,}"
     if isinstance(restored.model, GPT):
         assert restored.tokenizer is not None
-        code = restored.record.resolved.data.path == "python-stdlib"
+        code = restored.record.resolved.data.path == ["python-stdlib"]
         prompt = first_prompt(restored, request.prompt, CODE if code else PROSE)
         return TextAnswers(restored.model, restored.tokenizer, name, prompt)
     if request.prompt is not None:
