@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,7 +145,11 @@ def understand(arguments: list[str]) -> Request:
         prompt = read_prompt(given["prompt_file"], "--prompt-file")
     defaults = {"checkpoint": "best", "layout": "lesson", "token": [], "top": 10, "seed": 0}
     chosen = {name: given[name] if given[name] is not None else defaults.get(name) for name in Request._fields[2:]}
-    return Request(view, folder, **{**chosen, "prompt": prompt, "lesson": bool(given["lesson"]), "no_browser": bool(given["no_browser"])})
+    return Request(
+        view,
+        folder,
+        **{**chosen, "prompt": prompt, "lesson": bool(given["lesson"]), "no_browser": bool(given["no_browser"])},
+    )
 
 
 def check_view(target: str | None, view: str) -> None:
@@ -187,7 +190,9 @@ def check_page(given: dict[str, Any]) -> None:
     if export is None:
         missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
         if missing:
-            raise UserError(f"the page needs {' and '.join(missing)}, which is not installed: pip install fastapi uvicorn", 1)
+            raise UserError(
+                f"the page needs {' and '.join(missing)}, which is not installed: pip install fastapi uvicorn", 1
+            )
     elif export.suffix.lower() not in (".html", ".htm") or not export.parent.is_dir() or export.is_dir():
         raise UserError(f"--export {export}: must be a .html file in a folder that is there")
     if (given["port"] or 0) > 65_535:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
-from lens.paint import BLUE, INK, RED, SIGNED, bare, canvas, shares, signed, written
+from lens.paint import BLUE, RED, SIGNED, bare, canvas, shares, signed, written
 
 SHOWN = 40  # neurons of a layer, mistakes of a network: what a picture has room for
 

@@ -29,9 +29,9 @@ export function distribution(logits, order, { temperature, topK, topP }) {
   const afterK = Math.min(topK, order.length);
   let afterP = afterK;
   if (topP < 1) {
-    const chances = softmaxOf(logits, order, afterK, temperature);
-    let before = 0;
-    for (afterP = 0; afterP < afterK && before < topP; afterP++) before += chances[afterP];
+    const chances = Float32Array.from(softmaxOf(logits, order, afterK, temperature)); // whose sums torch compares
+    let sum = 0;
+    for (afterP = 0; afterP < afterK && sum < topP; afterP++) sum += chances[afterP];
   }
   return { chances: softmaxOf(logits, order, afterP, temperature), afterK, afterP };
 }

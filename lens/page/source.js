@@ -19,7 +19,8 @@ export async function ask(question, asked) {
     return fetched(`api/${question}`, content);
   }
   const key = KEYS[question];
-  const answer = key ? told[question]?.[asked[key]] : told[question];
+  const answers = told[question] || {};
+  const answer = !key ? answers : answers[asked[key] ?? Object.keys(answers).at(-1)]; // nothing said: the last
   if (!answer) throw new Error("an exported page holds what one prompt needs; explore.py RUN opens the whole one");
   return answer;
 }

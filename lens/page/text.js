@@ -128,7 +128,7 @@ export async function textPage(network, root, report) {
     }
   }
 
-  const page = { bars, show, state }; // for tests, and for the curious at the console
+  const page = { attention, bars, show, state }; // for tests, and for the curious at the console
   window.page = page;
   if (live) await typed(area.value = network.prompt);
   else await show(network.tokens);
