@@ -34,7 +34,7 @@ types: .venv/installed-dev
 	$(BIN)/pyrefly check
 
 coverage: .venv/installed-dev
-	$(BIN)/python -m coverage run --branch --source=configs,data,model,training -m pytest -q
+	$(BIN)/python -m coverage run --branch --source=configs,data,lens,model,training -m pytest -q
 	$(BIN)/python -m coverage report --skip-covered --fail-under=90
 
 # Three times in random order, on one thread and on two; pytest prints the seed, and --random-order-seed repeats it.

@@ -51,7 +51,7 @@ class Captured(NamedTuple):
         return [self.embedded, *(layer.after for layer in self.layers)]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def capture(model: GPT, tokens: Int[Tensor, "B T"]) -> Captured:
     """Run the model in eval mode and note all of it. Raises ValueError beyond its context."""
     training, parts = model.training, {}
@@ -104,7 +104,7 @@ class Attention(NamedTuple):
 STAGES = Attention._fields
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def attention(module: CausalSelfAttention, x: Float[Tensor, "B T C"]) -> Attention:
     """What every head does with these vectors, by the formula."""
     scores = attention_scores(module.split(module.query(x)), module.split(module.key(x)))
@@ -113,7 +113,7 @@ def attention(module: CausalSelfAttention, x: Float[Tensor, "B T C"]) -> Attenti
     return Attention(scores, masked, pattern, pattern * values_up(module, x).norm(dim=-1).unsqueeze(-2))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def values_up(module: CausalSelfAttention, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B H T C"]:
     """What each position has to say in each head, back at full width: W_O W_V x, the lesson's Value-up of Value-down.
 
@@ -122,7 +122,7 @@ def values_up(module: CausalSelfAttention, x: Float[Tensor, "B T C"]) -> Float[T
     return torch.einsum("bhtd,chd->bhtc", module.split(module.value(x)), heads_of(matrix(module.out), module.n_head))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def head_outputs(module: CausalSelfAttention, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B H T C"]:
     """What each head adds to each vector; over all heads, and with `out`'s bias, the module's output."""
     return attention(module, x).pattern @ values_up(module, x)

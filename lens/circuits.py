@@ -23,7 +23,7 @@ def repeated(vocabulary: int, half: int, rows: int, seed: int = 0) -> Int[Tensor
     return torch.cat([first, first], dim=1)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def patterns(model: GPT, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "L H T T"]:
     """What each head attends to, on the mean of these texts."""
     layers = capture(model, tokens).layers
@@ -69,7 +69,7 @@ class Head(NamedTuple):
 def heads(block: Block) -> list[Head]:
     """The heads of a block, the gain of the norm before them folded in."""
     module: CausalSelfAttention = block.attention
-    gain = 1.0 if isinstance(block, PostNormBlock) else block.norm_1.weight
+    gain = 1.0 if isinstance(block, PostNormBlock) else block.norm_1.weight.detach()
     rows = [
         (matrix(layer) * gain).unflatten(0, (module.n_head, -1)) for layer in (module.query, module.key, module.value)
     ]
@@ -118,14 +118,16 @@ def read_gain(model: GPT) -> Tensor:
     return model.norm.weight.detach() if isinstance(model.norm, nn.LayerNorm) else torch.ones(())
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def writes(model: GPT, layer: int, neuron: int) -> Float[Tensor, "V"]:
     """What a neuron adds to every token's logit for each unit it is active: its column of W-down, read out."""
-    column = matrix(model.blocks[layer].mlp.layers[-1])[:, neuron] * read_gain(model)
-    return matrix(model.unembedding) @ (column - column.mean() if isinstance(model.norm, nn.LayerNorm) else column)
+    column = matrix(model.blocks[layer].mlp.layers[-1])[:, neuron]
+    if isinstance(model.norm, nn.LayerNorm):
+        column = (column - column.mean()) * read_gain(model)
+    return matrix(model.unembedding) @ column
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def neuron_activations(model: GPT, tokens: Int[Tensor, "B T"], layer: int) -> Float[Tensor, "B T N"]:
     """How active each neuron of a layer's MLP is at each position."""
     return capture(model, tokens).layers[layer].neurons

@@ -19,7 +19,7 @@ def weight_images(model: MLP) -> Float[Tensor, "N 28 28"]:
     return model.layers[0].weight.detach().unflatten(1, (SIDE, SIDE))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def activations(model: MLP, images: Float[Tensor, "B 784"], read: Reading) -> list[Tensor]:
     """Every layer's activations, each (B, neurons): pixels first, the read outputs last."""
     layers, (*hidden, last) = [images], model.layers
@@ -52,7 +52,7 @@ def specimens(image: Float[Tensor, "784"], seed: int = 0) -> dict[str, Float[Ten
     }
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def top_scores(model: MLP, images: Float[Tensor, "B 784"], read: Reading) -> Float[Tensor, "B"]:
     """How sure the network is of what it takes each image for."""
     return read(model(images)).amax(dim=-1)
@@ -70,7 +70,7 @@ class Mistakes(NamedTuple):
     """images of each digit (row) read as each digit (column), right ones too"""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def mistakes(model: MLP, images: Float[Tensor, "B 784"], labels: Int[Tensor, "B"], read: Reading) -> Mistakes:
     """Every image that is read wrongly."""
     outputs = read(model(images))

@@ -12,7 +12,7 @@ from model import GPT
 from model.generate import window_start
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def read_out(model: GPT, x: Float[Tensor, "... C"]) -> Float[Tensor, "... V"]:
     """Logits of vectors from anywhere in the network, through its last layer norm and its unembedding."""
     return model.unembedding(model.norm(x))
@@ -26,7 +26,7 @@ class LogitLens(NamedTuple):
     probabilities: Float[Tensor, "L T"]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def logit_lens(model: GPT, captured: Captured) -> LogitLens:
     """The network's guess, layer by layer (nostalgebraist 2020, "Interpreting GPT: the logit lens").
 
@@ -36,7 +36,7 @@ def logit_lens(model: GPT, captured: Captured) -> LogitLens:
     return LogitLens(torch.stack([row.indices for row in rows]), torch.stack([row.values for row in rows]))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def surprise(model: GPT, tokens: list[int]) -> Float[Tensor, "T"]:
     """-log2 p of each token after all in view before it: bits, NaN for the first, which comes after nothing.
 

@@ -138,6 +138,8 @@ def understand(arguments: list[str]) -> Request:
     if view == "page":
         check_page(given)
     folder = None if target is None else place(target)
+    if folder is not None and folder.suffix == ".toml" and view != "parameters":
+        raise UserError(f"{view} looks at a run, not at a config; {target} can be asked for parameters")
     if folder is not None and folder.suffix != ".toml":
         check_run(read_record(run_of(folder)), folder, view, given)
     prompt = given["prompt"]

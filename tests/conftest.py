@@ -13,7 +13,7 @@ from jaxtyping import install_import_hook
 import tests.shapes  # noqa: F401 - the hook below finds it as an attribute
 
 ROOT = Path(__file__).resolve().parents[1]
-HOOK = install_import_hook(["model", "data", "training"], "tests.shapes.check")
+HOOK = install_import_hook(["model", "data", "training", "lens"], "tests.shapes.check")
 
 if TYPE_CHECKING:
     from data.text import Text
@@ -40,16 +40,19 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def shell(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Shell:
     """Run one of the scripts as a command line would, in this process; returns exit code, stdout, stderr."""
+    import explore
     import export
     import sample
     import train
     from configs.errors import answer
+    from lens.request import understand as understand_looking
     from training.request import understand as understand_sampling
     from training.run import understand as understand_training
 
     scripts = {
         "train.py": lambda words: train.main(understand_training(words)),
         "sample.py": lambda words: sample.main(understand_sampling(words)),
+        "explore.py": lambda words: explore.main(understand_looking(words)),
         "export.py": lambda words: export.main(export.understand(words)),
     }
 

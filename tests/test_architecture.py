@@ -9,14 +9,16 @@ import pytest
 
 from tests.conftest import ROOT
 
-ROOMS = ("configs", "data", "model", "training")
-SCRIPTS = ("train.py", "sample.py", "export.py")
+ROOMS = ("configs", "data", "lens", "model", "training")
+SCRIPTS = ("train.py", "sample.py", "export.py", "explore.py")
 MAY_IMPORT = {  # besides itself
     "configs": set(),
     "data": {"configs"},
     "model": {"configs"},
     "training": {"configs", "data", "model"},
+    "lens": {"configs", "data", "model", "training"},
 }
+SHOW = {"views", "figures", "request.py"}  # what in lens meets runs or paints; the rest is tensors alone
 PRODUCT = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py")) + [ROOT / name for name in SCRIPTS]
 
 
@@ -35,8 +37,23 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("room", ROOMS)
 def test_imports_point_one_way(room):
     for path in (ROOT / room).rglob("*.py"):
-        inside = imports(path) & {*ROOMS, "train", "sample", "export", "tests"}
+        inside = imports(path) & {*ROOMS, "train", "sample", "export", "explore", "tests"}
         assert inside <= MAY_IMPORT[room] | {room}, path
+
+
+def test_the_lens_computes_without_a_run_and_without_a_picture():
+    for path in (ROOT / "lens").rglob("*.py"):
+        if not SHOW & {*path.relative_to(ROOT / "lens").parts}:
+            assert not imports(path) & {"training"}, path
+        if "figures" not in path.parts and path.name != "paint.py":
+            drawn = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+            names = {getattr(node, "module", None) or node.names[0].name for node in drawn}
+            assert not any(name.startswith(("matplotlib", "lens.figures", "lens.paint")) for name in names), path
+
+
+def test_a_look_is_understood_before_torch_is_loaded():
+    code = "import sys, explore, lens.request; assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_the_schema_stands_on_pydantic_alone():

@@ -13,6 +13,7 @@ from configs.errors import UserError
 from configs.schema import Config, GPTConfig, LogConfig
 from data.dataset import Dataset
 from data.text import Text
+from training.clock import duration
 from training.device import choose_compile, choose_device, choose_dtype, choose_threads
 from training.learner import Learner, build_learner, build_network
 from training.report import say
@@ -21,7 +22,11 @@ from training.run import Record
 EVALUATIONS = 10  # in a run, unless eval_every says otherwise
 EVALUATION_SHARE = 0.1  # of train.minutes; fewer evaluations if ten would take more
 TRIAL_SECONDS, TRIAL_STEPS = 1.0, 20
-BYTES_EACH, BYTES_LEARNING = 4, 12  # a float32 weight; its gradient and Adam's two moments
+LONG = 5.0  # seconds of a step that is not made again to be timed
+EVALUATING = 0.4  # of a step's time that a batch takes in an evaluation, which has no backward pass
+SAVING = 4 * 10**8  # bytes of a checkpoint that are written, hashed and synced in a second
+BYTES_EACH = 4  # a float32: a weight, its gradient, a moment
+MOMENTS = {"sgd": 0, "rmsprop": 1, "adam": 2, "adamw": 2, "muon": 1}  # that are kept of each gradient, at least
 RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience", "threads")} | {
     f"log.{name}" for name in LogConfig.model_fields
 }
@@ -77,24 +82,44 @@ def seconds_per_step(update: Callable[[Learner, int], Any], data: Dataset, confi
     learner = build_learner(config, data)
     update(learner, 0)
     times: list[float] = []
-    while not times or (sum(times) < TRIAL_SECONDS and len(times) < TRIAL_STEPS):
+    while not enough(times):
         begin = time.perf_counter()
         update(learner, len(times) + 1)
         times.append(time.perf_counter() - begin)
-    return sorted(times)[len(times) // 2]
+    return sorted(times)[(len(times) - 1) // 2]
+
+
+def enough(times: list[float]) -> bool:
+    """Whether these tell how long a step takes: a second of them, and two unless they take long.
+
+    The first of them still waits for memory that later ones find ready.
+    """
+    if len(times) < 2:
+        return len(times) == 1 and times[0] > LONG
+    return sum(times) >= TRIAL_SECONDS or len(times) == TRIAL_STEPS
 
 
 def fit(budget: float, config: Config, data: Dataset, seconds: float) -> tuple[int, int]:
-    """How many evaluations and steps fit into so many seconds; the first evaluation comes before the first step.
-
-    An evaluation costs about a third of a step per batch: it has no backward pass.
-    """
+    """How many evaluations and steps fit into so many seconds; the first evaluation comes before the first step."""
     train = config.train
-    each = data.count("val") / (train.batch_size * train.accumulate) * seconds / 3
+    each = evaluation_seconds(config, data, seconds)
     if train.eval_every:
         return EVALUATIONS, max(1, int((budget - each) / (seconds + each / train.eval_every)))
     evaluations = max(1, min(EVALUATIONS, int(EVALUATION_SHARE * budget / max(each, 1e-9))))
     return evaluations, max(1, int((budget - (evaluations + 1) * each) / seconds))
+
+
+def evaluation_seconds(config: Config, data: Dataset, seconds: float) -> float:
+    """Seconds of one evaluation."""
+    return data.count("val") / (config.train.batch_size * config.train.accumulate) * seconds * EVALUATING
+
+
+def run_seconds(config: Config, data: Dataset, seconds: float) -> float:
+    """Seconds of a whole run whose steps take so many each: steps, evaluations, checkpoints."""
+    train, evaluation = config.train, evaluation_seconds(config, data, seconds)
+    assert train.steps is not None and train.eval_every and train.save_every
+    looks, saves = (1 + math.ceil(train.steps / every) for every in (train.eval_every, train.save_every))
+    return train.steps * seconds + looks * evaluation + saves * state_bytes(config) / SAVING
 
 
 def count_parameters(config: Config, learning: bool = False) -> int:
@@ -103,14 +128,20 @@ def count_parameters(config: Config, learning: bool = False) -> int:
         return sum(p.numel() for p in build_network(config).parameters() if p.requires_grad or not learning)
 
 
+def state_bytes(config: Config) -> int:
+    """Bytes of a checkpoint, at least: weights, and the moments that the optimiser keeps."""
+    moments = MOMENTS[config.optim.name] * count_parameters(config, learning=True)
+    return BYTES_EACH * (count_parameters(config) + moments)
+
+
 def require_memory(config: Config) -> None:
-    """Raises UserError where weights, gradients and Adam's two moments alone exceed the machine's memory."""
-    count, have = count_parameters(config), memory(choose_device(config.train.device))
-    need = BYTES_EACH * count + BYTES_LEARNING * count_parameters(config, learning=True)
+    """Raises UserError where weights, gradients and moments alone exceed the machine's memory."""
+    have = memory(choose_device(config.train.device))
+    need = state_bytes(config) + BYTES_EACH * count_parameters(config, learning=True)
     if have and need > have:
         raise UserError(
-            f"this network has {count:,} parameters; with gradients and Adam's moments they "
-            f"need {need / 1e9:,.0f} GB of the {have / 1e9:,.0f} GB here; use a smaller model.n_embd or n_layer"
+            f"this network has {count_parameters(config):,} parameters; with gradients and the optimiser's moments "
+            f"they need {need / 1e9:,.0f} GB of the {have / 1e9:,.0f} GB here; use a smaller model.n_embd or n_layer"
         )
 
 
@@ -134,16 +165,9 @@ def describe(config: Config, data: Dataset, seconds: float) -> str:
         f"{count:,} parameters{share}, {train.loss.replace('_', ' ')}, {config.optim.name}\n"
         f"{data.count('train'):,} {examples} to learn from, {data.count('val'):,} to choose by\n"
         f"{train.steps:,} steps of {a_step} {examples} = {seen * data.positions:,} {targets}, "
-        f"{seen / data.count('train'):.1f} epochs: about {duration(seconds * train.steps)} "
+        f"{seen / data.count('train'):.1f} epochs: about {duration(run_seconds(config, data, seconds))} "
         f"({train.device}, {train.dtype}, {train.threads} thread{'s' if train.threads != 1 else ''})"
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says it."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def continued(settings: dict[str, Any], record: Record) -> Config:

@@ -87,16 +87,24 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
 
         wanted, data = plan_text(wanted, tokenizer, time_step)
     else:
-        require_memory(wanted)
+        if command.dry_run:
+            from training.dryrun import plan_without_data
+
+            if by_itself := plan_without_data(wanted):
+                return print(by_itself)
+        else:
+            require_memory(wanted)
         data = open_data(wanted, tokenizer)
     if base:
         wanted, base = fitted(wanted, base, data)
+    if command.dry_run:
+        from training.dryrun import plan_with_data
+
+        return print(plan_with_data(with_vocabulary(wanted, data), data, partial(time_step, data)))
     with memory_explained(wanted.train):
         config, seconds = resolve(with_vocabulary(wanted, data), data, partial(time_step, data))
     say(describe(config, data, seconds))
     require_equal_shares(config.train, world)
-    if command.dry_run:
-        return None
     run = open_run(folder, command.resume, command.overwrite)
     asked, origins = command.settings, command.origins
     run.describe(Record(asked=asked, origins=origins, resolved=config, data_sha256=data.sha256, machine=machine()))
@@ -126,7 +134,9 @@ def go_on(command: Command, folder: Path, world: World) -> Job | None:
             f"run with --train.start {folder}, which keeps what was learned"
         )
     if command.dry_run:
-        return None
+        from training.dryrun import what_is_left
+
+        return print(what_is_left(folder, config))
     run = open_run(folder, resume=True, overwrite=False)
     checkpoint.adopt(run.checkpoints)
     run.describe(record.model_copy(update={"resolved": config}))

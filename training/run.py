@@ -122,6 +122,10 @@ def understand(arguments: list[str]) -> Command:
     """train.py's command line, checked as far as that goes without torch. Raises UserError."""
     command = parse(arguments)
     claim(run_folder(command.run), command.resume, command.overwrite or command.dry_run)
+    if command.dry_run and not command.resume:
+        from training.forecast import answer_at_once
+
+        answer_at_once(command)
     return command
 
 

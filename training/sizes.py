@@ -20,7 +20,8 @@ from data.prepare import prepare
 from data.shards import Prepared
 from data.text import Text
 from data.tokenizer import Tokenizer
-from training.plan import count_parameters, duration, on_this_machine, require_memory
+from training.clock import duration
+from training.plan import count_parameters, on_this_machine, require_memory
 from training.report import say
 
 TOKENS_EACH = 1.0

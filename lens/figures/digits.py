@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from lens.paint import BLUE, RED, SIGNED, bare, canvas, shares, signed, written
+from lens.paint import BLUE, RED, bare, canvas, shares, signed, written
 
 SHOWN = 40  # neurons of a layer, mistakes of a network: what a picture has room for
 
@@ -18,9 +18,9 @@ def weights(shown: dict[int, tuple[np.ndarray, float]], network: str, sentence: 
     shown = dict(list(shown.items())[:SHOWN])
     columns = min(8, len(shown))
     rows = -(-len(shown) // columns)
-    figure = canvas(max(6.5, 1.25 * columns + 1.4), 1.5 * rows + 1.6, f"First-layer weights ({network})", sentence)
+    figure = canvas(max(6.5, 1.25 * columns + 1.4), 1.3 * rows + 1.3, f"First-layer weights ({network})", sentence)
     panels = figure.subplots(rows, columns, squeeze=False)
-    limit = max(np.abs(image).max() for image, _ in shown.values())
+    limit = max(float(np.abs(image).max()) for image, _ in shown.values())
     for axes in panels.flat:
         bare(axes)
     for axes, (number, (image, bias)) in zip(panels.flat, shown.items(), strict=False):
@@ -31,6 +31,7 @@ def weights(shown: dict[int, tuple[np.ndarray, float]], network: str, sentence: 
 
 
 NIGHT, DAY = "#101418", "#f2f2f2"
+UP, DOWN = (0.40, 0.75, 1.0), (1.0, 0.45, 0.30)  # bright enough for a dark ground
 
 
 def activations(
@@ -75,8 +76,8 @@ def lit_network(axes: Axes, layers: Sequence[np.ndarray], matrices: Sequence[np.
         pushes = matrix[: len(after), : len(before)] * values
         pushes = pushes / (np.abs(pushes).max() or 1)
         lines = [(start, end) for end in after for start in before]
-        colors = colormaps[SIGNED](0.5 + 0.42 * np.sign(pushes.ravel()))
-        colors[:, 3] = np.abs(pushes.ravel()) ** 0.8
+        strength = np.abs(pushes.ravel())
+        colors = [(*(UP if push > 0 else DOWN), alpha) for push, alpha in zip(pushes.ravel(), strength, strict=True)]
         axes.add_collection(LineCollection(lines, colors=colors, linewidths=1.0))
     for number, (column, values) in enumerate(zip(spread, kept, strict=True)):
         top = 1.0 if number == len(kept) - 1 else max(1.0, float(values.max()))
@@ -120,5 +121,7 @@ def mistakes(
     written(axes, confusion, "{}", lambda count: dark < count <= np.nanmax(off), size=8)
     axes.set(xticks=range(10), yticks=range(10), xlabel="read as", ylabel="is")
     axes.tick_params(length=0)
-    right.colorbar(painted, ax=axes, label="images read wrongly (grey: rightly)", shrink=0.8)
+    right.colorbar(
+        painted, ax=axes, label="images read wrongly (grey: rightly)", shrink=0.8, ticks=MaxNLocator(integer=True)
+    )
     return figure

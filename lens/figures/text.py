@@ -27,7 +27,7 @@ def attention(grids: Grids, names: Sequence[str], layout: str, network: str, sen
     stage = next(iter(grids))[2]
     figure = canvas(max(7, side * len(heads) + 1.6), side * len(layers) + 1.7, f"{TITLES[stage]} ({network})", sentence)
     panels = figure.subplots(len(layers), len(heads), squeeze=False)
-    top = max(np.abs(grid[np.isfinite(grid)]).max() for grid in grids.values())
+    top = max(float(np.abs(grid[np.isfinite(grid)]).max()) for grid in grids.values())
     for row, layer in zip(panels, layers, strict=True):
         for axes, head in zip(row, heads, strict=True):
             painted = paint_grid(axes, grids[layer, head, stage], stage, top)

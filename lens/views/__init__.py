@@ -15,6 +15,8 @@ def look(request: Request) -> Seen:
             from lens.views import text as views
         case "text":
             from lens.views import circuits as views
+        case "any" if request.view == "parameters":
+            from lens.views import parameters as views
         case _:
             from lens.views import runs as views
     return views.VIEWS[request.view](request)

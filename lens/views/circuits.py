@@ -216,7 +216,8 @@ def neurons_view(request: Request) -> Seen:
         )
     sentence = (
         "A row of W-up asks each vector a question, and where the answer is yes, the neuron's column of W-down is "
-        'added: here the places that excite it most, and what a unit of it adds to logits (lesson: "How LLMs store facts").'
+        "added: here the places that excite it most, and what a unit of it adds to logits "
+        '(lesson: "How LLMs store facts").'
     )
 
     def draw():

@@ -102,8 +102,9 @@ def activations(request: Request) -> Seen:
         [(n, f"{s.mean():.2f}", f"{(s > 0.9).float().mean():.1%}") for n, s in sure.items()],
     )
     sentence = (
-        "Each layer's activations bring about the next one's; a network that has only ever seen digits may be sure of what "
-        'is none, and how often it is, the histogram says (lesson: "But what is a neural network?").'
+        "Each layer's activations bring about the next one's: bright neurons are active, blue edges push up, red ones "
+        "hold down. A network that has only seen digits may be sure of what is none; the histogram says how often "
+        '(lesson: "But what is a neural network?").'
     )
 
     def draw():

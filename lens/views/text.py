@@ -76,7 +76,7 @@ def in_view(tokens: list[int], context: int) -> list[int]:
 def attention_view(request: Request) -> Seen:
     """Every head that is asked for, at one stage or, for a single head, at all four."""
     network, restored = speaking(request)
-    tokens = in_view(tokens_of(request, network, restored, 24), network.context)
+    tokens = in_view(tokens_of(request, network, restored, min(24, network.context)), network.context)
     names = labels(network.tokenizer, tokens)
     found = attend(network.model, tokens)
     heads = [
@@ -152,7 +152,7 @@ def one_head(found: list[Attention], layer: int, head: int, names: list[str]) ->
 def logit_lens_view(request: Request) -> Seen:
     """The guess after every layer, at each of the last few positions."""
     network, restored = speaking(request)
-    tokens = in_view(tokens_of(request, network, restored, 14), network.context)
+    tokens = in_view(tokens_of(request, network, restored, min(14, network.context)), network.context)
     seen = logit_lens(network.model, capture(network.model, torch.tensor([tokens])))
     shown = slice(max(0, len(tokens) - 14), len(tokens))
     names = labels(network.tokenizer, tokens)[shown]

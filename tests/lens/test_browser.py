@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from data.picture import centre
-from lens.answers.digits import DigitAnswers
+from lens.answers.digits import AtStep, DigitAnswers
 from lens.capture import STAGES, attention, capture
 from lens.standalone import standalone
 from model.generate import Sampling, distribution
@@ -151,7 +151,8 @@ def test_the_pages_attention_is_the_networks_at_all_four_stages(open_page, text_
         for head in range(2):
             for stage in STAGES:
                 values = page.evaluate(
-                    "([l, h, s]) => Array.from(page.attention.layers.get(l)[h].stages[s], (x) => x === -Infinity ? null : x)",
+                    "([layer, head, stage]) => Array.from(page.attention.layers.get(layer)[head].stages[stage],"
+                    " (value) => value === -Infinity ? null : value)",
                     [layer, head, stage],
                 )
                 mine = torch.tensor([-torch.inf if value is None else value for value in values])
@@ -289,7 +290,7 @@ def same_outputs(page: "Page", answers: DigitAnswers, reading: str) -> None:
             const { networkOf, forward } = await import(`${location.href}mlp.js`);
             return forward(networkOf(answer), image, how).activations.slice(1).map((a) => Array.from(a));
         }""",
-        [answers.network(answers.questions["network"].asked(step=20)), image.tolist(), answers.about()],
+        [answers.network(AtStep(step=20)), image.tolist(), answers.about()],
     )
     a, (*hidden, last) = image, answers.at(20).layers
     for layer, values in zip(hidden, found, strict=False):

@@ -1,0 +1,44 @@
+"""How a network learned, as a picture."""
+
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lens.paint import BLUE, GREY, canvas, powers
+
+Series = dict[str, list[tuple[int, float]]]
+
+
+def curves(log: Series, layers: Series, run: str, sentence: str) -> Figure:
+    """Cost, accuracy or bits per byte, rate, the gradient's length, and that of each layer."""
+    figure = canvas(11.5, 7.4, f"Learning ({run})", sentence)
+    (cost, quality), (rate, gradient) = figure.subplots(2, 2)
+    line(cost, log.get("loss"), GREY, "training, one batch", linewidth=0.9)
+    line(cost, log.get("val_loss"), BLUE, "validation, whole split", marker="o", markersize=4)
+    cost.set(title="cost", ylim=(0, None))
+    cost.legend()
+    known = {"val_accuracy": "accuracy on the validation split", "val_bits_per_byte": "bits per byte, validation"}
+    for name, title in known.items():
+        if name in log:
+            line(quality, log[name], BLUE, title, marker="o", markersize=4)
+            quality.set_title(title)
+    if not any(name in log for name in known):
+        quality.set_title("never evaluated")
+    line(rate, log.get("lr"), BLUE, "learning rate")
+    rate.set(title="learning rate", xlabel="step", ylim=(0, None))
+    line(gradient, log.get("grad_norm"), GREY, "whole, at each logged step", linewidth=0.9)
+    for number, (name, points) in enumerate(layers.items()):
+        color = colormaps["viridis"](0.9 * number / max(1, len(layers) - 1))
+        marker = "os^DvPX*"[number % 8]
+        line(gradient, points, color, name, marker=marker, markersize=4, linewidth=1.2)
+    gradient.set(title="length of the gradient", xlabel="step")
+    powers(gradient)
+    if len(layers) <= 24:
+        gradient.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def line(axes: Axes, points: list[tuple[int, float]] | None, color, label: str, **more) -> None:
+    """A series, if there is one."""
+    if points:
+        axes.plot(*zip(*points, strict=True), color=color, label=label, **more)

@@ -1,0 +1,91 @@
+"""What a network has, matrix by matrix, with every product spelled out. Nothing here needs torch."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from configs.command import check, read
+from configs.errors import UserError
+from configs.schema import Config, GPTConfig, MLPConfig
+from lens.request import Request, run_of
+from lens.seen import Seen, table, wrapped
+from training.parameters import parameters
+from training.run import read_record
+from training.tally import exact_tally, lesson_tally
+
+VOCABULARIES = {"byte": 257, "gpt2": 50_257}  # known before the text has been read
+COUNTED = {
+    "lesson": "the lessons leave out positions, biases and norms of a GPT and count its unembedding apart",
+    "exact": "this is all there is, to the last bias: what the network's parameters() add up to",
+}
+
+
+def view(request: Request) -> Seen:
+    """The tally of a run's network or of one that a config describes."""
+    assert request.target is not None
+    model, name, unknown = described(request.target)
+    rows = (lesson_tally if request.lesson else exact_tally)(model)
+    total = sum(row.total for row in rows)
+    text = f"{name}: {total:,} parameters" + (", as the lessons count" if request.lesson else "") + "\n\n"
+    share = [(row.name, row.product, f"{row.total:,}", f"{row.total / total:.1%}") for row in rows]
+    text += table(("matrix", "product", "total", "share"), share, left=2)
+    text += "\n\n" + wrapped(" + ".join(f"{row.total:,}" for row in rows) + f" = {total:,}")
+    if not request.lesson:
+        text += "\n\n" + tensors(model)
+    if unknown:
+        text += (
+            f"\n\nits vocabulary is known when the text has been read; this counts {model_vocabulary(model):,} tokens"
+        )
+    lesson = "But what is a neural network?" if isinstance(model, MLPConfig) else "Attention, step by step"
+    counted = COUNTED["lesson" if request.lesson else "exact"]
+    sentence = f'Every matrix is a product of sizes; {counted} (lesson: "{lesson}").'
+
+    def draw():
+        from lens.figures import parameters as figures
+
+        return figures.parameters([(row.name, row.product, row.total) for row in rows], name, sentence)
+
+    return Seen(text, sentence, draw)
+
+
+def described(target: Path) -> tuple[MLPConfig | GPTConfig, str, bool]:
+    """The network's settings, its name, and whether its vocabulary is a guess. Raises UserError if it isn't settled."""
+    if target.suffix != ".toml":
+        folder = run_of(target)
+        model = read_record(folder).resolved.model
+        assert isinstance(model, MLPConfig | GPTConfig)
+        return model, folder.name, False
+    settings = read(str(target))
+    config = check(settings, dict.fromkeys(settings, str(target)))
+    if not isinstance(config.model, MLPConfig | GPTConfig):
+        raise UserError(
+            f"{target}: the sizes are chosen when the text is read; see them with train.py {target} --dry-run"
+        )
+    if isinstance(config.model, MLPConfig):
+        return config.model, target.stem, False
+    size = vocabulary(config)
+    model = config.model if size is None else config.model.model_copy(update={"vocab_size": size})
+    return model, target.stem, size is None
+
+
+def vocabulary(config: Config) -> int | None:
+    """How many tokens there will be; None if only the text can say."""
+    return VOCABULARIES.get(config.data.tokenizer, config.data.vocab_size)
+
+
+def model_vocabulary(model: MLPConfig | GPTConfig) -> int:
+    """Tokens that the network can tell apart, or digits."""
+    return model.vocab_size if isinstance(model, GPTConfig) else model.sizes[-1]
+
+
+def tensors(model: MLPConfig | GPTConfig) -> str:
+    """Every tensor with its shape, those of all blocks in one line."""
+    alike: dict[tuple[str, tuple[int, ...]], int] = {}
+    for tensor in parameters(model):
+        key = re.sub(r"^blocks\.\d+", "blocks.*", tensor.name), tensor.shape
+        alike[key] = alike.get(key, 0) + tensor.count
+    rows = [(name, " x ".join(f"{n:,}" for n in shape), f"{count:,}") for (name, shape), count in alike.items()]
+    return table(("tensor", "shape: outputs x inputs", "numbers in all"), rows, left=2)
+
+
+VIEWS: dict[str, Callable[[Request], Seen]] = {"parameters": view}

@@ -1,0 +1,291 @@
+"""What a run will take, by arithmetic on its config alone: memory by part, floating-point operations, how many GPUs.
+
+Nothing here needs torch, so that the plan of a network that no single device could hold comes at once. Bytes and
+operations are estimates of what PyTorch does without compiling; benchmarks/results/plan.json has how far real runs
+are from them.
+"""
+
+from typing import NamedTuple
+
+from configs.command import Command, check
+from configs.schema import Config, GPTConfig, MLPConfig
+from training.clock import duration
+from training.cost import SINGLE, count_parameters, is_hidden, moments, state_bytes, what_learns
+from training.gpus import GPU_BYTES, GPU_SHARE, GPUS, LARGEST, gpus_for
+from training.parameters import parameters
+from training.tally import lesson_tally
+
+HALF = 2  # bytes of a bfloat16
+LOGIT_COPIES = 4  # logits, their log-softmax, and the gradients of both, all there at the same moment
+STACKS = 4  # of the hidden matrices of one shape while Muon makes their step orthogonal
+PROGRAM = 215 * 10**6  # bytes of code and caches that training adds to an imported torch (2.14 on Linux)
+SQUASHING = ("sigmoid", "relu", "tanh")  # their gradient needs the output alone; gelu's needs the input too
+CPU_SHARE = 0.67  # of a matrix product's speed that training reaches: the median in benchmarks/results/plan.json
+
+
+class Part(NamedTuple):
+    """One thing that takes memory."""
+
+    name: str
+    bytes: int
+    why: str
+
+
+class Memory(NamedTuple):
+    """What training takes, part by part, and at its highest: not all parts are there at once."""
+
+    parts: list[Part]
+    peak: int
+    cache: int
+    """bytes of keys and values that sampling keeps for a full context"""
+
+
+def block_activations(model: GPTConfig, single: int, half: int) -> int:
+    """Bytes that one block keeps of one token for the way back; `half` is what the matrix products take and give.
+
+    The vector before each norm; q, k, v and the heads' findings; what goes into every product; with gelu what went
+    into that as well. Dropout keeps its masks, and attention with dropout keeps whole patterns (three for each head).
+    """
+    C = model.n_embd
+    inside = 4 if model.activation in SQUASHING else 8
+    kept = 2 * C * single + (6 + inside) * C * half + model.n_head * single
+    if model.dropout:
+        kept += 2 * C * single + 3 * model.n_head * model.context_length * half
+    return kept
+
+
+def activations(config: Config) -> int:
+    """Bytes kept from the forward pass of one micro-batch for the backward pass, logits left out.
+
+    One block more is counted for the gradients that pass through. Frozen parts count as if they learned.
+    """
+    model, half = config.model, HALF if config.train.dtype == "bfloat16" else SINGLE
+    if isinstance(model, MLPConfig):
+        return config.train.batch_size * SINGLE * (model.sizes[0] + 2 * sum(model.sizes[1:-1]))
+    assert isinstance(model, GPTConfig)
+    blocks = (model.n_layer + 1) * block_activations(model, SINGLE, half)
+    casts = HALF * sum(p.count for p in parameters(model) if len(p.shape) == 2) if half == HALF else 0
+    return config.train.batch_size * model.context_length * (blocks + model.n_embd * (SINGLE + half)) + casts
+
+
+def logits(config: Config) -> int:
+    """Bytes of one micro-batch's logits, once, in float32."""
+    model = config.model
+    if isinstance(model, MLPConfig):
+        return SINGLE * config.train.batch_size * model.sizes[-1]
+    assert isinstance(model, GPTConfig)
+    return SINGLE * config.train.batch_size * model.context_length * model.vocab_size
+
+
+def memory_of(config: Config) -> Memory:
+    """What training takes, part by part."""
+    model, optim = config.model, config.optim
+    count, learning, kept = count_parameters(config), count_parameters(config, learning=True), moments(config)
+    weights, gradients, state = SINGLE * count, SINGLE * learning, SINGLE * kept
+    back, once = activations(config), logits(config)
+    copies = LOGIT_COPIES + 0.5 * (config.train.dtype == "bfloat16")
+    batch = config.train.batch_size
+    examples = f"{batch:,} image{'s' * (batch > 1)}"
+    cache, twice = 0, 0
+    if isinstance(model, GPTConfig):
+        examples = f"{batch:,} window{'s' * (batch > 1)} of {model.context_length:,} tokens"
+        cache = 2 * SINGLE * model.n_layer * model.context_length * model.n_embd
+        if model.tied and what_learns(config)[0].learns:  # its gradient comes from both ends, and then their sum
+            twice = 2 * SINGLE * model.vocab_size * model.n_embd
+    program = 0 if str(config.train.device).startswith("cuda") else PROGRAM
+    parts = [
+        Part("weights", weights, f"{count:,} x {SINGLE} bytes"),
+        Part(
+            "gradients",
+            gradients + twice,
+            f"{learning:,} x {SINGLE} bytes{', the embedding three times' * (twice > 0)}",
+        ),
+        Part("optimiser", state, f"{optim.name} keeps {kept:,} numbers"),
+        Part("activations", back, f"{examples}, kept for the way back"),
+        Part("logits", int(copies * once), f"{once // SINGLE:,}, {LOGIT_COPIES} copies"),
+        Part("program", program, "code and caches, beside an imported torch"),
+    ]
+    before = weights + state + back + int(copies * once) + gradients * (config.train.accumulate > 1)
+    after = weights + state + back + gradients + max(twice + once, stacks(config))
+    return Memory(parts, max(before, after) + program, cache)
+
+
+def stacks(config: Config) -> int:
+    """Bytes that Muon takes while it makes a step of the matrices of one shape."""
+    if config.optim.name != "muon":
+        return 0
+    shapes: dict[tuple[int, ...], int] = {}
+    for p in what_learns(config):
+        if p.learns and is_hidden(p, config):
+            shapes[p.shape] = shapes.get(p.shape, 0) + p.count
+    return STACKS * SINGLE * max(shapes.values(), default=0)
+
+
+def flops(config: Config) -> int:
+    """Floating-point operations of one target (a token, an image), forward and backward.
+
+    Two for each weight forward; two for its gradient if it learns; two for its input's if anything before it learns.
+    Attention is counted over the whole context, as if nothing were hidden.
+    """
+    found, model, total, below = what_learns(config), config.model, 0, False
+    if isinstance(model, GPTConfig) and model.tied:
+        found = [*found, found[0]._replace(name="unembedding.weight")]
+    for p in found:
+        if len(p.shape) == 2 and not p.name.startswith("embedding."):
+            total += p.count * (2 + 2 * p.learns + 2 * below)
+        below = below or p.learns
+    if isinstance(model, GPTConfig):
+        total += model.n_layer * 2 * model.context_length * model.n_embd * (2 + 4 * below)
+    return total
+
+
+def targets_in_a_step(config: Config) -> int:
+    """Tokens or images that one step learns from."""
+    each = config.model.context_length if isinstance(config.model, GPTConfig) else 1
+    return config.train.batch_size * config.train.accumulate * each
+
+
+def vocabulary(config: Config) -> int | None:
+    """How many tokens there will be, as far as that is known before the text is read."""
+    model, data = config.model, config.data
+    if isinstance(model, GPTConfig) and "vocab_size" in model.model_fields_set:
+        return model.vocab_size
+    return {"gpt2": 50257, "byte": 257, "bpe": data.vocab_size}.get(data.tokenizer)
+
+
+class Place(NamedTuple):
+    """Where a run is planned for."""
+
+    name: str
+    speed: float
+    """floating-point operations a second in a matrix product"""
+    source: str
+    """of the speed"""
+    memory: int | None
+    """bytes"""
+
+
+class Time(NamedTuple):
+    """How long it takes there."""
+
+    step: float
+    """seconds"""
+    run: float
+    """seconds of all steps, evaluations and checkpoints"""
+    timed: bool
+    """whether real steps were timed; else it follows from the operations"""
+
+
+def answer_at_once(command: Command) -> None:
+    """Print the plan and leave (SystemExit), as --help does, if it is of a network that no single device could hold."""
+    config = check(command.settings, command.origins)
+    if not stands_alone(config):
+        return
+    config = for_gpus(with_known_vocabulary(config))
+    if state_bytes(config) > LARGEST:
+        print(table(config, None, None))
+        raise SystemExit(0)
+
+
+def stands_alone(config: Config) -> bool:
+    """Whether its network and length are known without its data."""
+    known = (
+        isinstance(config.model, GPTConfig)
+        and config.train.start is None
+        and not config.train.freeze
+        and vocabulary(config)
+    )
+    return bool(known and config.train.steps)
+
+
+def with_known_vocabulary(config: Config) -> Config:
+    """The config with as many tokens as its tokenizer will have."""
+    assert isinstance(config.model, GPTConfig)
+    return config.model_copy(update={"model": config.model.model_copy(update={"vocab_size": vocabulary(config)})})
+
+
+def for_gpus(config: Config) -> Config:
+    """The config as GPUs would train it: products in bfloat16 unless it says otherwise."""
+    dtype = "bfloat16" if config.train.dtype == "auto" else config.train.dtype
+    return config.model_copy(update={"train": config.train.model_copy(update={"device": "cuda", "dtype": dtype})})
+
+
+def table(config: Config, place: Place | None, time: Time | None, data: str = "") -> str:
+    """The plan as a table: what, how much, why."""
+    rows = [("network", network_line(config))]
+    rows += [("data", data)] if data else []
+    rows += [("run", run_line(config))]
+    if place:
+        rows.append(("device", f"{place.name}: {scaled(place.speed, 'FLOP/s')} in a matrix product ({place.source})"))
+    memory = memory_of(config)
+    width = max(len(scaled(part.bytes, "B")) for part in memory.parts)
+    for part in [part for part in memory.parts if part.bytes]:
+        rows.append(("memory", f"{part.name:<12}{scaled(part.bytes, 'B'):>{width}}   {part.why}"))
+    rows.append(("", f"{'peak':<12}{scaled(memory.peak, 'B'):>{width}}   {fits(memory.peak, place)}"))
+    if memory.cache:
+        rows.append(("sampling", f"keys and values of a full context take {scaled(memory.cache, 'B')}"))
+    each, total = flops(config), flops(config) * targets_in_a_step(config) * (config.train.steps or 0)
+    unit = "token" if isinstance(config.model, GPTConfig) else "image"
+    rows.append(
+        ("arithmetic", f"{scaled(each, 'FLOP')} for each {unit} there and back, {scaled(total, 'FLOP')} in all")
+    )
+    rows += time_rows(config, place, time, memory.peak, total)
+    shown = [("" if i and rows[i - 1][0] == name else name, text) for i, (name, text) in enumerate(rows)]
+    return "\n".join(f"{name:<12}{text}".rstrip() for name, text in shown)
+
+
+def network_line(config: Config) -> str:
+    """How many parameters, by both tallies."""
+    assert isinstance(config.model, MLPConfig | GPTConfig)
+    count, learning = count_parameters(config), count_parameters(config, learning=True)
+    share = "" if learning == count else f", of which {learning:,} ({learning / count:.2%}) learn"
+    lesson = sum(row.total for row in lesson_tally(config.model))
+    left_out = "" if lesson == count else " (no biases, norms, positions; unembedding on its own)"
+    return f"{count:,} parameters{share}; as the lessons count {lesson:,}{left_out}"
+
+
+def run_line(config: Config) -> str:
+    """How many steps and targets."""
+    train, targets = config.train, targets_in_a_step(config)
+    unit = "tokens" if isinstance(config.model, GPTConfig) else "images"
+    steps, seen = train.steps or 0, (train.steps or 0) * targets
+    all_of_them = f"{seen / 1e9:,.0f} billion" if seen > 10**10 else f"{seen:,}"
+    how = f"{train.loss.replace('_', ' ')}, {config.optim.name}"
+    return f"{steps:,} steps of {targets:,} {unit} = {all_of_them} {unit}; {how}"
+
+
+def fits(peak: int, place: Place | None) -> str:
+    """Whether there is so much memory, and how many GPUs have it."""
+    here = f"into the {scaled(place.memory, 'B')} here" if place and place.memory else ""
+    if place and place.memory and peak <= place.memory:
+        return f"fits {here}; not all of it is there at once"
+    gpus = gpus_for(peak)
+    needs = f"needs {gpus:,} GPU{'s' * (gpus > 1)} of {GPU_BYTES // 10**9} GB"
+    return f"does not fit {here}; {needs}" if here else f"{needs}{', all of it shared out between them' * (gpus > 1)}"
+
+
+def time_rows(config: Config, place: Place | None, time: Time | None, peak: int, total: int) -> list[tuple[str, str]]:
+    """How long it takes here or, if nothing could be timed, on GPUs too."""
+    rows = []
+    if place and time:
+        share = flops(config) * targets_in_a_step(config) / time.step / place.speed
+        how = "timed on real ones" if time.timed else "not timed"
+        a_step = f"{scaled(time.step, 's') if time.step < 90 else duration(time.step)} a step ({how})"
+        rows.append(("time", f"{duration(time.run)}; {a_step}, {share:.0%} of the device's speed"))
+    if not (time and time.timed):
+        gpus = gpus_for(peak)
+        for name in ("A100", "H100"):
+            seconds = total / (gpus * GPUS[name].tflops * 10**12 * GPU_SHARE)
+            where = f"{gpus:,} {name}{'s' * (gpus > 1)}, bfloat16"
+            rows.append(
+                ("time", f"{duration(seconds)} on {where}, at {GPU_SHARE:.0%} of {GPUS[name].tflops:g} TFLOP/s")
+            )
+    return rows
+
+
+def scaled(value: float, unit: str) -> str:
+    """A number with the prefix that leaves one to three digits before the point: 3.14e23 FLOP is 314 ZFLOP."""
+    for power, prefix in ((24, "Y"), (21, "Z"), (18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k"), (0, "")):
+        if value >= 10**power:
+            return f"{value / 10**power:.3g} {prefix}{unit}"
+    return f"{value * 1000:.3g} m{unit}" if value else f"0 {unit}"
