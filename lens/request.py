@@ -15,7 +15,7 @@ class View(NamedTuple):
     """One way to look at a network."""
 
     kind: str
-    """of the network that it is for: text, digit, or any; demo needs none"""
+    """of the network that it is for: text, digit, or any, as is the live page; demo needs none"""
     shows: str
     options: tuple[str, ...] = ()
     """those that it takes, besides --out and --checkpoint"""
@@ -23,7 +23,7 @@ class View(NamedTuple):
 
 PROMPT = ("prompt", "prompt_file")
 VIEWS = {
-    "page": View("any", "all of it, live in the browser (also without a VIEW)", (*PROMPT, "port", "export", "no_browser")),
+    "page": View("live", "live in the browser: draw, write, click", (*PROMPT, "port", "export", "no_browser")),
     "parameters": View("any", "every matrix with its shape, the product spelled out, its share", ("lesson",)),
     "curves": View("any", "cost, accuracy, rate, the gradient's length, and that of each layer"),
     "weights": View("digit", "what each neuron of the first layer looks for, as an image", ("neuron",)),
@@ -52,7 +52,7 @@ VIEWS = {
 DEMOS = tuple(name for name, view in VIEWS.items() if view.kind == "demo")
 STAGES = ("scores", "masked", "pattern", "weighted")
 FORMATS = (".png", ".svg", ".pdf")
-USAGE = "python explore.py RUN, RUN VIEW [options], CONFIG.toml parameters, or a demo's name; --help lists them"
+USAGE = "python explore.py RUN VIEW [options], RUN for the page, CONFIG.toml parameters, or a demo; --help lists all"
 
 
 class Request(NamedTuple):
@@ -115,7 +115,13 @@ def parser() -> argparse.ArgumentParser:
 
 def listing() -> str:
     """All views by the kind of network they are for, one a line."""
-    titles = {"any": "any network", "digit": "digit networks", "text": "text networks", "demo": "demos, without a run"}
+    titles = {
+        "live": "the page (no VIEW is this too)",
+        "any": "any network",
+        "digit": "digit networks",
+        "text": "text networks",
+        "demo": "demos, without a run",
+    }
     lines = []
     for kind, title in titles.items():
         lines.append(f"{title}:")
@@ -221,7 +227,7 @@ def check_run(record: Record, folder: Path, view: str, given: dict[str, Any]) ->
     """Raises UserError for a view of the other kind of network, and for a part that this one lacks."""
     model = record.resolved.model
     kind = "text" if isinstance(model, GPTConfig) else "digit"
-    if VIEWS[view].kind not in (kind, "any"):
+    if VIEWS[view].kind not in (kind, "any", "live"):
         names = [name for name, other in VIEWS.items() if other.kind in (kind, "any")]
         raise UserError(f"{view} is not for {folder}, which is a {kind} network; its views: {', '.join(names)}")
     if isinstance(model, GPTConfig):

@@ -1,4 +1,4 @@
-"""What a digit network tells the page: its weights at every checkpoint, so that the page itself can compute with them."""
+"""What a digit network tells the page: its weights at every checkpoint; with them the page itself computes."""
 
 import base64
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.schema import MLPConfig, Settings
-from lens.answers.pack import Answer, Question, packed, shapes
+from lens.answers.pack import Answer, Answers, Question, packed, shapes
 from model import MLP
 
 EXPORTED = 3_500_000  # bytes of weights that a page without a server holds at most, or one checkpoint
@@ -22,7 +22,7 @@ class AtStep(Settings):
     step: Annotated[int, Field(ge=0)]
 
 
-class DigitAnswers:
+class DigitAnswers(Answers):
     """A digit network as it was at each checkpoint."""
 
     def __init__(

@@ -1,8 +1,9 @@
 """How the page is told: a network as its answers to a few questions, each JSON in and JSON out, numbers as float32."""
 
 import base64
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,21 +22,21 @@ class Question(NamedTuple):
     """raises UserError for what can't be answered"""
 
 
-class Answers(Protocol):
+class Answers(ABC):
     """A network, as the page sees it."""
 
+    @abstractmethod
     def about(self) -> Answer:
         """What the page is built from."""
-        ...
 
     @property
+    @abstractmethod
     def questions(self) -> dict[str, Question]:
         """By name."""
-        ...
 
+    @abstractmethod
     def told(self) -> Answer:
         """`about`, and all that a page without a server can ask, by question and what it says."""
-        ...
 
 
 def packed(numbers: Tensor) -> Answer:

@@ -9,7 +9,7 @@ from pydantic import Field
 from configs.errors import UserError
 from configs.schema import Settings
 from data.tokenizer import Tokenizer, decode, first_token
-from lens.answers.pack import Answer, Question, packed, shapes
+from lens.answers.pack import Answer, Answers, Question, packed, shapes
 from lens.capture import Captured, capture, matrix, values_up
 from lens.embedding import cosines, dot_products, nearest
 from lens.logits import logit_lens
@@ -52,7 +52,7 @@ class Near(Settings):
     token: Token
 
 
-class TextAnswers:
+class TextAnswers(Answers):
     """A GPT, its tokenizer, and how it is called."""
 
     def __init__(self, model: GPT, tokenizer: Tokenizer, name: str, prompt: str) -> None:
