@@ -146,7 +146,10 @@ def understand(arguments: list[str]) -> Request:
     folder = None if target is None else place(target)
     if folder is not None and folder.suffix == ".toml" and view != "parameters":
         raise UserError(f"{view} looks at a run, not at a config; {target} can be asked for parameters")
-    if folder is not None and folder.suffix != ".toml":
+    if folder is not None and is_gpt2(folder):
+        if view != "page" or given["checkpoint"] is not None:
+            raise UserError(f"{folder} is a Hugging Face folder, not a run: it has the page alone, and no checkpoints")
+    elif folder is not None and folder.suffix != ".toml":
         check_run(read_record(run_of(folder)), folder, view, given)
     prompt = given["prompt"]
     if given["prompt_file"] is not None:
@@ -212,10 +215,17 @@ def place(target: str) -> Path:
     if target.endswith(".toml"):
         return Path(target)
     folder = run_folder(target)
+    if is_gpt2(folder):
+        return folder
     if not (run_of(folder) / "run.json").is_file() and target in VIEWS:
         raise UserError(f"{target} of what? python explore.py RUN {target}")
     read_record(run_of(folder))
     return folder
+
+
+def is_gpt2(folder: Path) -> bool:
+    """Whether this is a GPT-2 in a Hugging Face folder, not a run."""
+    return not (run_of(folder) / "run.json").is_file() and (folder / "config.json").is_file()
 
 
 def run_of(folder: Path) -> Path:
@@ -230,6 +240,8 @@ def check_run(record: Record, folder: Path, view: str, given: dict[str, Any]) ->
     if VIEWS[view].kind not in (kind, "any", "live"):
         names = [name for name, other in VIEWS.items() if other.kind in (kind, "any")]
         raise UserError(f"{view} is not for {folder}, which is a {kind} network; its views: {', '.join(names)}")
+    if view == "page" and kind == "digit" and not given["prompt"] is given["prompt_file"] is None:
+        raise UserError(f"--prompt is not for {folder}, which is a digit network")
     if isinstance(model, GPTConfig):
         counts = {"layer": model.n_layer, "head": model.n_head, "neuron": 4 * model.n_embd}
     else:

@@ -136,7 +136,7 @@ def serve(answers: Answers, port: int | None, browser: bool) -> None:
     listener, secret = listen(port), secrets.token_urlsafe(24)
     address = f"http://{HOST}:{listener.getsockname()[1]}/{secret}/"
     print(address, flush=True)
-    print(f"{answers.about()['name']}: the page is at this address until Ctrl-C", file=sys.stderr, flush=True)
+    print(f"{answers.name}: the page is at this address until Ctrl-C", file=sys.stderr, flush=True)
     if browser and (sys.platform in ("win32", "darwin") or environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY")):
         webbrowser.open(address)
     config = uvicorn.Config(page_server(answers, secret), log_level="warning", access_log=False, server_header=False)

@@ -25,6 +25,9 @@ class Question(NamedTuple):
 class Answers(ABC):
     """A network, as the page sees it."""
 
+    name: str
+    """of the run, for people"""
+
     @abstractmethod
     def about(self) -> Answer:
         """What the page is built from."""

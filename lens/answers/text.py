@@ -65,6 +65,11 @@ class TextAnswers(Answers):
         """The embedding, (V, C)."""
         return matrix(self.model.embedding.token)
 
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """Every token as it can be shown."""
+        return labels(self.tokenizer, range(self.model.config.vocab_size))
+
     @property
     def questions(self) -> dict[str, Question]:
         return {
@@ -83,7 +88,7 @@ class TextAnswers(Answers):
             "name": self.name,
             "prompt": self.prompt,
             **{size: getattr(config, size) for size in sizes},
-            "vocabulary": labels(self.tokenizer, range(config.vocab_size)),
+            "vocabulary": self.vocabulary,
             "parameters": shapes(self.model),
             "longest": LONGEST,
         }

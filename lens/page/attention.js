@@ -1,11 +1,13 @@
 // Attention: every head of every layer on the text, as a grid and as lines, with the dot product behind each cell.
 import { atDusk, css, legend, paintGrid, styled } from "./color.js";
 import { card, choice, make, roving, sized, written } from "./dom.js";
-import { headsOf, products, stagesOf, turned } from "./heads.js";
+import { headsOf, products, turned } from "./heads.js";
 import { drawGrid, drawLines } from "./attention_pictures.js";
 import { ask } from "./source.js";
 
 const STAGES = [["scores", "scores"], ["masked", "masked"], ["pattern", "softmax"], ["weighted", "× value"]];
+const MANY = 128; // tokens up to which every head is computed; beyond, those that are looked at
+const SMALL = ({ n_head: heads }) => (heads > 8 ? 34 : 56); // pixels of a head among all of them
 const MEANING = {
   scores: "q·k / √D, all pairs",
   masked: "later words hidden by −∞",
@@ -25,7 +27,7 @@ export function attentionCard(network, report) {
     const column = make("div", {}, make("span", { class: "note" }, `layer ${layer}`));
     overview.append(column);
     for (let head = 0; head < network.n_head; head++) {
-      const canvas = make("canvas", { "aria-hidden": "true" });
+      const canvas = make("canvas", { "aria-hidden": "true", width: SMALL(network), height: SMALL(network) });
       column.append(make("button", { type: "button", class: "head", "aria-label": `layer ${layer}, head ${head}`,
         tabindex: layer + head ? -1 : 0, onclick: () => pick(layer, head) }, canvas));
       thumbnails.set(`${layer}.${head}`, canvas);
@@ -55,15 +57,15 @@ export function attentionCard(network, report) {
       const { tokens, current } = text;
       const answer = await ask("attention", { tokens, layer });
       if (!current()) return;
-      layers.set(layer, headsOf(answer).map((head) => ({ head, stages: stagesOf(head) })));
-      for (let head = 0; head < network.n_head; head++) thumbnail(layer, head);
+      layers.set(layer, headsOf(answer));
+      if (text.names.length <= MANY) for (let head = 0; head < network.n_head; head++) thumbnail(layer, head);
     }
   }
 
   function thumbnail(layer, head) {
     const found = layers.get(layer)?.[head];
     if (!found) return;
-    const { T } = found.head, edge = network.n_head > 8 ? 34 : 56;
+    const { T } = found.head, edge = SMALL(network);
     const context = sized(thumbnails.get(`${layer}.${head}`), edge, edge);
     paintGrid(context, turned(found.stages.pattern, T), T, edge / T, 1);
   }
@@ -72,6 +74,7 @@ export function attentionCard(network, report) {
     Object.assign(state, { layer, head });
     try {
       await load(layer);
+      thumbnail(layer, head);
       draw();
     } catch (error) {
       report(error);
@@ -125,7 +128,7 @@ export function attentionCard(network, report) {
     draw();
   }
 
-  canvas.addEventListener("pointermove", (event) => {
+  for (const kind of ["pointermove", "pointerdown"]) canvas.addEventListener(kind, (event) => {
     const cell = geometry?.(event.offsetX, event.offsetY);
     if (cell) move(cell.query ?? state.query, cell.key ?? state.key);
   });
@@ -138,8 +141,9 @@ export function attentionCard(network, report) {
     else move(state.query + down, state.key + across);
   });
   const redraw = () => {
-    for (const name of thumbnails.keys()) thumbnail(...name.split(".").map(Number));
-    if (text) draw();
+    if (!text) return;
+    if (text.names.length <= MANY) for (const name of thumbnails.keys()) thumbnail(...name.split(".").map(Number));
+    draw();
   };
   atDusk(redraw);
   window.addEventListener("resize", () => text && draw());
@@ -154,10 +158,13 @@ export function attentionCard(network, report) {
       Object.assign(state, { query: T - 1, key: Math.min(state.key, T - 1) });
       canvas.setAttribute("aria-label", `attention of ${T} tokens; the arrow keys go from cell to cell`);
       await load(state.layer);
-      if (asked.current()) draw();
+      if (!asked.current()) return;
+      thumbnail(state.layer, state.head);
+      draw();
     },
     async others() {
       const { current } = text;
+      if (text.names.length > MANY) return;
       for (let layer = 0; layer < network.n_layer && current(); layer++) await load(layer);
     },
   };

@@ -16,7 +16,7 @@ export function drawGrid(canvas, { values, limit, names, layout, query, key }) {
   const T = names.length, room = Math.min(WIDEST, canvas.parentElement.clientWidth || WIDEST);
   const font = 11, labels = names.map((name) => brief(name));
   const margin = 10 + 6.8 * Math.max(...labels.map((label) => label.length));
-  const size = Math.max(3, Math.min(26, Math.floor((room - margin - 4) / T)));
+  const size = Math.max(2, Math.min(26, Math.floor((room - margin - 4) / T)));
   const context = sized(canvas, margin + T * size + 4, margin + T * size + 4);
   const lesson = layout === "lesson";
   paintGrid(context, lesson ? turned(values, T) : values, T, size, limit, margin, margin);

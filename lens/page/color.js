@@ -67,15 +67,23 @@ export function legend(low, words, high = 1) {
   return make("p", { class: "legend" }, words[0], canvas, words[1], ...(words[2] ? [make("span", {}, words[2])] : []));
 }
 
-/** A grid of numbers, each a cell of `size` pixels; NaN and -infinity are hatched as hidden. */
+/** A grid of numbers, each a cell of `size` pixels, from -limit to limit; what is infinite is hidden. */
 export function paintGrid(context, values, columns, size, limit, left = 0, top = 0) {
-  const rows = values.length / columns, gap = size >= 10 ? 1 : 0;
-  const hidden = styled("hidden");
-  for (let row = 0; row < rows; row++) {
-    for (let column = 0; column < columns; column++) {
-      const value = values[row * columns + column];
-      context.fillStyle = Number.isFinite(value) ? css(value / limit) : hidden;
-      context.fillRect(left + column * size, top + row * size, size - gap, size - gap);
-    }
-  }
+  const rows = Math.ceil(values.length / columns), steps = 255;
+  const shades = Array.from({ length: 2 * steps + 1 }, (_, n) => shade(n / steps - 1));
+  const hidden = styled("hidden").match(/[0-9a-f]{2}/gi).map((pair) => parseInt(pair, 16));
+  const pixels = new ImageData(columns, rows);
+  values.forEach((value, place) => {
+    const part = Math.min(1, Math.max(-1, value / limit));
+    pixels.data.set(Number.isFinite(value) ? shades[Math.round(steps * (part + 1))] : hidden, 4 * place);
+    pixels.data[4 * place + 3] = 255;
+  });
+  const small = make("canvas", { width: columns, height: rows });
+  small.getContext("2d").putImageData(pixels, 0, 0);
+  context.imageSmoothingEnabled = false;
+  context.drawImage(small, left, top, columns * size, rows * size);
+  if (size < 10) return;
+  context.fillStyle = styled("card"); // a line between the cells
+  for (let column = 1; column <= columns; column++) context.fillRect(left + column * size - 1, top, 1, rows * size);
+  for (let row = 1; row <= rows; row++) context.fillRect(left, top + row * size - 1, columns * size, 1);
 }

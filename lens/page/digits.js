@@ -48,7 +48,8 @@ export async function digitPage(about, root, report) {
 
   root.append(make("div", { class: "three" },
     card("draw", "Draw a digit", `The drawing becomes 784 activations, 0 for black and 1 for white, scaled and centred as the network's training images were ${LESSON}.`,
-      pad.element, make("label", { class: "check" }, centring, " centre what is drawn, as MNIST does"), buttons),
+      make("div", { class: "drawing" }, pad.element, make("div", {}, buttons,
+        make("label", { class: "check" }, centring, " centre what is drawn, as MNIST does")))),
     card("network", "The network", `Each neuron lights up by its activation, and each line carries weight × activation; choose a neuron to see what it looks for ${LESSON}.`,
       make("div", { class: "flow" }, input, picture.element), legend(-1, ["holds down", "excites", "the strongest line into each layer is full"]))),
   make("div", { class: "two" },
@@ -108,7 +109,7 @@ export async function digitPage(about, root, report) {
     const { depth, neuron: n } = state.chosen, layer = state.network[depth - 1], before = activations[depth - 1];
     const row = rowOf(layer, n), passed = Float64Array.from(row, (weight, i) => weight * before[i]);
     const sum = sums[depth][n] - layer.biases[n];
-    const columns = depth === 1 ? SIDE : Math.min(16, row.length), size = depth === 1 ? 8 : 14;
+    const columns = depth === 1 ? SIDE : Math.min(16, row.length), size = depth === 1 ? 8 : 18;
     const grid = (values, title) => {
       const canvas = make("canvas", { role: "img", "aria-label": title }), limit = Math.max(...values.map(Math.abs)) || 1;
       paintGrid(sized(canvas, columns * size, Math.ceil(values.length / columns) * size), values, columns, size, limit);

@@ -1,16 +1,16 @@
 // Attention by the formula, from one head's queries and keys: the same four stages as lens/capture.py.
 import { unpacked } from "./source.js";
 
-/** The heads of a layer: T queries and T keys of D numbers each, and how long each place's value is. */
+/** The heads of a layer: T queries and T keys of D numbers each, how long each place's value is, and the four stages. */
 export function headsOf({ queries, keys, lengths }) {
   const [count, T, D] = queries.shape;
   const [q, k, value] = [queries, keys, lengths].map(unpacked);
-  return Array.from({ length: count }, (_, h) => ({
-    T, D,
-    q: q.subarray(h * T * D, (h + 1) * T * D),
-    k: k.subarray(h * T * D, (h + 1) * T * D),
-    lengths: value.subarray(h * T, (h + 1) * T),
-  }));
+  return Array.from({ length: count }, (_, h) => {
+    const part = (numbers, size) => numbers.subarray(h * size, (h + 1) * size);
+    const head = { T, D, q: part(q, T * D), k: part(k, T * D), lengths: part(value, T) };
+    let stages = null; // computed when they are looked at
+    return { head, get stages() { return (stages ??= stagesOf(head)); } };
+  });
 }
 
 /** The D products whose sum is the dot product of a query and a key. */
@@ -31,7 +31,7 @@ function scoresOf({ q, k, T, D }) {
 }
 
 /** All four stages, a row of T for each query: scores, masked, pattern (softmax), weighted by the value's length. */
-export function stagesOf(head) {
+function stagesOf(head) {
   const { T, lengths } = head;
   const scores = scoresOf(head);
   const masked = scores.map((score, place) => (place % T > Math.floor(place / T) ? -Infinity : score));

@@ -13,7 +13,7 @@ const MATRICES = [
   [/mlp\.layers\.1\.weight$/, "Down-projection"],
   [/^unembedding/, "Unembedding"],
   [/^layers\.(\d+)\.weight$/, "Weights of layer "],
-  [/./, "Biases and layer norms"],
+  [/./, "Biases"],
 ];
 
 /** The parameters by kind: what it is called, its product spelled out, its count. */
@@ -29,6 +29,8 @@ function tallied(parameters) {
     kinds.set(full, group);
   }
   const place = ({ title }) => MATRICES.findIndex(([, start]) => title.startsWith(start));
+  const rest = kinds.get("Biases");
+  if (rest && parameters.some(({ name }) => name.startsWith("embedding"))) rest.title = "Biases and layer norms";
   return [...kinds.values()].sort((a, b) => place(a) - place(b));
 }
 

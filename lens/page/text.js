@@ -30,7 +30,7 @@ export async function textPage(network, root, report) {
   root.append(
     card("text", "A text and its tokens",
       "A text is cut into tokens, and each becomes a vector; a token is as dark as it surprised the network, and the one "
-      + "that is framed is looked at (lesson: “What is a GPT?”).", area, chips, legend(0, ["0", `${MOST_BITS} bits of surprise`], -1), count),
+      + "that is framed is looked at (lesson: “What is a GPT?”).", area, chips, make("div", { class: "line" }, count, legend(0, ["0", `${MOST_BITS} bits of surprise`], -1))),
     make("div", { class: "two" }, make("div", { class: "stacked" }, bars.element, neighbours.element), attention.element),
     lens.element, parametersCard(network));
 

@@ -2,13 +2,15 @@
 
 import sys
 from functools import lru_cache
+from pathlib import Path
 
 from configs.errors import UserError
 from configs.schema import DataConfig, MLPConfig
+from data.tokenizer import Tokenizer
 from lens.answers.digits import DigitAnswers
 from lens.answers.pack import Answers
 from lens.answers.text import TextAnswers
-from lens.request import Request
+from lens.request import Request, is_gpt2
 from model import GPT, MLP
 from training.checkpoint import step_folders
 from training.restore import Restored, restore
@@ -34,22 +36,34 @@ def show(request: Request) -> None:
 
 def answers_of(request: Request) -> Answers:
     """The network that is asked for."""
+    assert request.target is not None
+    if is_gpt2(request.target):
+        return gpt2(request.target, request.prompt)
     restored = restore(str(request.target), request.checkpoint)
     name = f"{restored.folder.name}, step {restored.checkpoint.state.step:,}"
     if isinstance(restored.model, GPT):
         assert restored.tokenizer is not None
         code = restored.record.resolved.data.path == ["python-stdlib"]
-        prompt = first_prompt(restored, request.prompt, CODE if code else PROSE)
+        prompt = first_prompt(restored.tokenizer, request.prompt, CODE if code else PROSE)
         return TextAnswers(restored.model, restored.tokenizer, name, prompt)
-    if request.prompt is not None:
-        raise UserError(f"--prompt is not for {restored.folder}, which is a digit network")
     return digits(restored)
 
 
-def first_prompt(restored: Restored, given: str | None, default: str) -> str:
+def gpt2(folder: Path, prompt: str | None) -> TextAnswers:
+    """A GPT-2 in a Hugging Face folder."""
+    from training.checkpoint import load_weights
+    from training.huggingface import read_gpt2
+
+    config, tokenizer, weights = read_gpt2(folder)
+    model = GPT(config)
+    load_weights(model, weights)
+    return TextAnswers(model, tokenizer, folder.name, first_prompt(tokenizer, prompt, PROSE))
+
+
+def first_prompt(tokenizer: Tokenizer, given: str | None, default: str) -> str:
     """What is looked at first: a default that the network has no tokens for gives way to nothing. Raises UserError."""
     try:
-        restored.tokenizer.encode(default if given is None else given)
+        tokenizer.encode(default if given is None else given)
     except UserError:
         if given is not None:
             raise

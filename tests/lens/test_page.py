@@ -247,6 +247,17 @@ def test_a_run_without_a_view_is_the_page(text_run):
             understand(["tiny", *words])
 
 
+def test_a_gpt2_in_a_hugging_face_folder_has_a_page(shell, tiny, capfd):
+    assert shell("train.py", *tiny, "--data.tokenizer", "bpe", "--data.vocab_size", "280")[0] == 0
+    assert shell("export.py", "tiny", "folder/gpt2")[0] == 0
+    import explore
+
+    explore.main(understand(["folder/gpt2", "--export", "page.html", "--prompt", "The quick"]))
+    assert '"name":"gpt2"' in Path("page.html").read_text()
+    with pytest.raises(UserError, match="has the page alone"):
+        understand(["folder/gpt2", "heads"])
+
+
 def test_a_missing_server_is_one_line_that_says_how_to_get_it(text_run, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install fastapi uvicorn"):
