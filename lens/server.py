@@ -118,7 +118,8 @@ def listen(port: int | None) -> socket.socket:
     Raises UserError if the port that is asked for is taken.
     """
     for number in (PORT, 0) if port is None else (port,):
-        listener = socket.socket()
+        # Named as TCP, else asyncio leaves small packets to wait for one another: 40 ms for every answer.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if sys.platform != "win32":  # a port that was just given up is free
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
