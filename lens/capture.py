@@ -54,14 +54,12 @@ class Captured(NamedTuple):
 @torch.no_grad()
 def capture(model: GPT, tokens: Int[Tensor, "B T"]) -> Captured:
     """Run the model in eval mode and note all of it. Raises ValueError beyond its context."""
-    training, parts = model.training, {}
+    parts: dict = {}
     for number, block in enumerate(model.blocks):
         parts |= {(number, "attention"): block.attention, (number, "mlp"): block.mlp, (number, "block"): block}
         parts |= {(number, "down"): block.mlp.layers[-1]}
-    model.eval()
-    with noted({**parts, "embedding": model.embedding}) as seen:
+    with at_rest(model), noted({**parts, "embedding": model.embedding}) as seen:
         logits = model(tokens)
-    model.train(training)
     layers = [
         Layer(
             *seen[number, "attention"], seen[number, "mlp"][0], seen[number, "down"][0], seen[number, "mlp"][1],
@@ -70,6 +68,17 @@ def capture(model: GPT, tokens: Int[Tensor, "B T"]) -> Captured:
         for number in range(len(model.blocks))
     ]  # fmt: skip
     return Captured(tokens, seen["embedding"][1], layers, logits)
+
+
+@contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """In eval mode, so that dropout is off, while it is open."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 @contextmanager

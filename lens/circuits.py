@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lens.capture import attention, capture, heads_of, matrix
+from lens.capture import at_rest, attention, capture, heads_of, matrix, noted
 from model import GPT
 from model.attention import CausalSelfAttention
 from model.gpt import Block, PostNormBlock
@@ -97,14 +97,19 @@ def ov_singular_values(head: Head) -> Float[Tensor, "D"]:
 
 
 @torch.no_grad()
-def copying(model: GPT, head: Head) -> float:
+def token_to_token(model: GPT) -> Float[Tensor, "C C"]:
+    """W_E W_U, summed over the vocabulary: what the embedding puts in as the unembedding would read it."""
+    return matrix(model.embedding.token).mT @ (read_gain(model) * matrix(model.unembedding))
+
+
+@torch.no_grad()
+def copying(head: Head, between: Float[Tensor, "C C"]) -> float:
     """From -1 to 1: whether what the head looks at becomes likelier (1: a copying head).
 
     Sum of the eigenvalues of W_U W_OV W_E over the sum of their magnitudes. That V x V matrix shares its eigenvalues,
-    apart from zeros, with the D x D matrix W_V W_E W_U W_O.
+    apart from zeros, with the D x D matrix W_V W_E W_U W_O, of which `between` is the middle (`token_to_token`).
     """
-    embed, unembed = matrix(model.embedding.token), read_gain(model) * matrix(model.unembedding)
-    return copying_score(head.value @ (embed.mT @ unembed) @ head.out)
+    return copying_score(head.value @ between @ head.out)
 
 
 def copying_score(square: Float[Tensor, "D D"]) -> float:
@@ -129,8 +134,14 @@ def writes(model: GPT, layer: int, neuron: int) -> Float[Tensor, "V"]:
 
 @torch.no_grad()
 def neuron_activations(model: GPT, tokens: Int[Tensor, "B T"], layer: int) -> Float[Tensor, "B T N"]:
-    """How active each neuron of a layer's MLP is at each position."""
-    return capture(model, tokens).layers[layer].neurons
+    """How active each neuron of a layer's MLP is at each position; text by text, for there may be much of it."""
+    down = model.blocks[layer].mlp.layers[-1]
+    rows = []
+    for row in tokens.split(1):
+        with at_rest(model), noted({"down": down}) as seen:
+            model.vectors(row)
+        rows.append(seen["down"][0])
+    return torch.cat(rows)
 
 
 def most_selective(activations: Float[Tensor, "B T N"], count: int) -> list[int]:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lens.capture import at_rest
+
 
 def layer_names(model: nn.Module) -> dict[str, list[str]]:
     """The parameters of each layer, by the layer's name: layers.0, or embedding, blocks.0, ..."""
@@ -23,11 +25,8 @@ def layer_gradients(
     A layer whose parameters don't learn is left out. The model is left as it was.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    training = model.training
-    model.eval()
-    with torch.enable_grad():
+    with at_rest(model), torch.enable_grad():
         gradients = torch.autograd.grad(loss(model(x), y), list(parameters.values()), allow_unused=True)
-    model.train(training)
     squares = {n: float(g.square().sum()) for n, g in zip(parameters, gradients, strict=True) if g is not None}
     sums = {
         layer: sum(squares[name] for name in names if name in squares)

@@ -1,5 +1,6 @@
 """What the vectors would say if they were read now: the logit lens, and how surprised the network is by a text."""
 
+import math
 from itertools import groupby
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lens.capture import Captured
+from lens.capture import Captured, at_rest
 from model import GPT
 from model.generate import window_start
 
@@ -42,13 +43,13 @@ def surprise(model: GPT, tokens: list[int]) -> Float[Tensor, "T"]:
 
     Beyond the context the window jumps on as it does in sampling.
     """
-    T, training = model.config.context_length, model.training
-    model.eval()
+    T, device = model.config.context_length, next(model.parameters()).device
     bits = torch.full((len(tokens),), torch.nan)
     for start, group in groupby(range(1, len(tokens)), key=lambda place: window_start(place, T)):
         first, last = (places := [*group])[0], places[-1]
-        view = torch.tensor([tokens[start:last]], device=next(model.parameters()).device)
-        losses = -model(view)[0].log_softmax(dim=-1) / torch.log(torch.tensor(2.0))
-        bits[first : last + 1] = losses[torch.arange(first - 1 - start, last - start), tokens[first : last + 1]].cpu()
-    model.train(training)
+        with at_rest(model):
+            logits = model(torch.tensor([tokens[start:last]], device=device))[0]
+        came = torch.tensor(tokens[first : last + 1], device=device).unsqueeze(1)
+        nats = -logits[first - 1 - start :].log_softmax(dim=-1).gather(1, came).squeeze(1)
+        bits[first : last + 1] = nats.cpu() / math.log(2)
     return bits

@@ -95,11 +95,11 @@ def written(axes: Axes, grid: np.ndarray, form: str, dark: Callable[[float], boo
         axes.text(column, row, form.format(value), ha="center", va="center", fontsize=size, color=color)
 
 
-def token_ticks(axes: Axes, labels: Sequence[str], along: str, size: float = 8) -> None:
-    """A token at each tick of the x or the y axis."""
+def token_ticks(axes: Axes, labels: Sequence[str], along: str, size: float = 8, upright: bool = False) -> None:
+    """A token at each tick of the x or the y axis; along x long ones lean, unless they are to stay upright."""
     labels = [drawable(label) for label in labels]
     if along == "x":
-        upright = all(len(label) <= 2 for label in labels)
+        upright = upright or all(len(label) <= 2 for label in labels)
         axes.set_xticks(range(len(labels)), labels, rotation=0 if upright else 60, ha="center" if upright else "right")
         axes.tick_params(axis="x", labelfontfamily="DejaVu Sans Mono", labelsize=size, length=0)
         if not upright:
@@ -119,3 +119,9 @@ def known_characters() -> frozenset[int]:
 def drawable(text: str) -> str:
     """The text with a box in place of every character that the font lacks."""
     return "".join(c if ord(c) in known_characters() else "□" for c in text)
+
+
+def shortened(text: str, most: int = 10) -> str:
+    """The text as it can be drawn, cut off where there is no more room."""
+    text = drawable(text)
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -19,7 +19,9 @@ from lens.paint import (
     canvas,
     drawable,
     shares,
+    shortened,
     signed,
+    token_ticks,
     written,
 )
 
@@ -73,11 +75,11 @@ def ranked(axes: Axes, title: str, bars: Bars) -> None:
     places = range(len(bars))
     values = [value for _, value in bars]
     axes.barh(places, values, color=[BLUE if value >= 0 else RED for value in values])
-    axes.set_yticks(places, [drawable(name) for name, _ in bars], family=MONO, fontsize=9)
+    axes.set_yticks(places, [shortened(name, 12) for name, _ in bars], family=MONO, fontsize=9)
     axes.invert_yaxis()
     axes.axvline(0, color=GREY, linewidth=0.8)
     axes.tick_params(axis="y", length=0)
-    axes.set_title(drawable(title), fontsize=9)
+    axes.set_title(drawable(title).replace(": ", ":\n").replace(", ", ",\n"), fontsize=9)
 
 
 def heads(
@@ -123,7 +125,8 @@ def neurons(
     figure = canvas(12, 1.45 * len(shown) + 1.7, f"Neurons of layer {layer} ({network})", sentence)
     panels = figure.subplots(len(shown), 2, width_ratios=(2.2, 1), squeeze=False)
     for (left, right), (neuron, snippets, adds, takes) in zip(panels, shown, strict=True):
-        top = max(max(values) for _, values, _ in snippets)
+        peak = max(max(values) for _, values, _ in snippets)
+        top = max(abs(value) for _, values, _ in snippets for value in values)
         painted = signed(left, np.zeros((1, 1)), top, extent=(0, 0.001, 0, 0.001))
         widest = 1
         for row, (names, values, place) in enumerate(snippets):
@@ -138,12 +141,12 @@ def neurons(
                 column += len(name)
             widest = max(widest, column)
         bare(left)
-        left.set(facecolor="white", xlim=(0, widest), ylim=(len(snippets), 0), aspect="auto")
-        left.set_title(f"neuron {neuron}: up to {top:.1f}", fontsize=10)
+        left.set(facecolor="white", xlim=(0, max(widest, 40)), ylim=(len(snippets), 0), aspect="auto")
+        left.set_title(f"neuron {neuron}: up to {peak:.1f}", fontsize=10)
         bars = [*adds[:6], *takes[:6][::-1]]
         places = range(len(bars))
         right.bar(places, [v for _, v in bars], color=[BLUE if v >= 0 else RED for _, v in bars])
-        right.set_xticks(places, [drawable(n)[:8] for n, _ in bars], family=MONO, fontsize=8)
+        token_ticks(right, [shortened(name, 8) for name, _ in bars], "x")
         right.axhline(0, color=GREY, linewidth=0.8)
         right.tick_params(axis="x", length=0)
     panels[0][0].set_title(panels[0][0].get_title(loc="left") + "; outlined where it peaks, blue: active", fontsize=10)

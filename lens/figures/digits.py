@@ -18,7 +18,8 @@ def weights(shown: dict[int, tuple[np.ndarray, float]], network: str, sentence: 
     shown = dict(list(shown.items())[:SHOWN])
     columns = min(8, len(shown))
     rows = -(-len(shown) // columns)
-    figure = canvas(max(6.5, 1.25 * columns + 1.4), 1.3 * rows + 1.3, f"First-layer weights ({network})", sentence)
+    side = 3.4 if len(shown) == 1 else 1.25
+    figure = canvas(max(6.5, side * columns + 1.4), side * rows + 1.4, f"First-layer weights ({network})", sentence)
     panels = figure.subplots(rows, columns, squeeze=False)
     limit = max(float(np.abs(image).max()) for image, _ in shown.values())
     for axes in panels.flat:

@@ -4,7 +4,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lens.paint import BLUE, GREY, canvas, powers
+from lens.paint import BLUE, GREY, bare, canvas, powers
 
 Series = dict[str, list[tuple[int, float]]]
 
@@ -23,7 +23,8 @@ def curves(log: Series, layers: Series, run: str, sentence: str) -> Figure:
             line(quality, log[name], BLUE, title, marker="o", markersize=4)
             quality.set_title(title)
     if not any(name in log for name in known):
-        quality.set_title("never evaluated")
+        bare(quality)
+        quality.set_title("no validation split: judged by the test images alone")
     line(rate, log.get("lr"), BLUE, "learning rate")
     rate.set(title="learning rate", xlabel="step", ylim=(0, None))
     line(gradient, log.get("grad_norm"), GREY, "whole, at each logged step", linewidth=0.9)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lens.paint import GREY, INK, bare, canvas, drawable, shares, signed, token_ticks
+from lens.paint import GREY, INK, bare, canvas, drawable, shares, shortened, signed, token_ticks
 
 TITLES = {
     "scores": "scores, QKᵀ / √D",
@@ -79,7 +79,7 @@ def logit_lens(
 ) -> Figure:
     """A row for each depth, a column for each position, in each cell the likeliest next token."""
     longest = max(len(name) for row in [*guesses, names] for name in row)
-    cell = min(1.3, max(0.55, 0.1 * longest + 0.25))
+    cell = 0.55 if longest < 4 else min(1.1, 0.1 * longest + 0.2)
     L, T = probabilities.shape
     figure = canvas(max(7.5, cell * T + 2.6), 0.42 * L + 2.3, f"Logit lens ({network})", sentence)
     axes = figure.subplots()
@@ -93,25 +93,17 @@ def logit_lens(
         axes.text(column, row + 0.3, f"{share:.0%}", ha="center", va="center", fontsize=6, color=color)
     axes.set_yticks(range(L), depths)
     axes.tick_params(length=0)
-    token_ticks(axes, [shortened(name) for name in names], "x", size=9)
+    token_ticks(axes, [shortened(name) for name in names], "x", size=9, upright=True)
     axes.xaxis.tick_top()
     axes.set_title("after reading", fontsize=9)
     below = axes.secondary_xaxis("bottom")
-    below.set_xticks(
-        range(T), [drawable(shortened(name)) for name in [*names[1:], "?"]], family="DejaVu Sans Mono", fontsize=9
-    )
+    below.set_xticks(range(T), [shortened(name) for name in [*names[1:], "?"]], family="DejaVu Sans Mono", fontsize=9)
     below.set_xlabel("what came next")
     below.tick_params(length=0)
     for spine in (*axes.spines.values(), *below.spines.values()):
         spine.set_visible(False)
     figure.colorbar(painted, ax=axes, label="probability", shrink=0.9)
     return figure
-
-
-def shortened(name: str, most: int = 10) -> str:
-    """A token that fits into a cell."""
-    name = drawable(name)
-    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 COLUMNS = 80
@@ -142,7 +134,7 @@ def surprise(names: Sequence[str], bits: np.ndarray, network: str, sentence: str
             ink = "white" if dark else GREY if character in "␣↵⇥" else INK
             axes.text(column + offset + 0.5, row + 0.48, character, color=ink, **LETTER)
     bare(axes)
-    axes.set(xlim=(0, columns), ylim=(shown, 0), aspect="auto")
+    axes.set(xlim=(0, columns), ylim=(max(shown, 4), 0), aspect="auto")
     if shown < rows:
         axes.set_title(f"the first {shown} of {rows} lines", fontsize=9)
     figure.colorbar(painted, ax=axes, label="bits", shrink=max(0.4, min(1, 6 / shown)), pad=0.01)

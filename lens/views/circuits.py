@@ -62,7 +62,10 @@ def batched(panels: dict[str, Bars]) -> list[list[str]]:
 
 def beside(panels: dict[str, Bars]) -> str:
     """Lists side by side, the best first."""
-    columns = [[f"{name:<8} {value:8.3f}" for name, value in bars] for bars in panels.values()]
+    columns = []
+    for bars in panels.values():
+        width = max(len(name) for name, _ in bars)
+        columns.append([f"{name:<{width}}  {value:8.3f}" for name, value in bars])
     return table(["rank", *panels], [(n, *row) for n, row in enumerate(zip(*columns, strict=True), 1)], left=9)
 
 
@@ -85,7 +88,7 @@ def direction(request: Request, tokenizer: Tokenizer, rows: Tensor, names: list[
         along = space.projections(rows, start, end)
     except ValueError as error:
         raise UserError(f"--direction: {error}") from error
-    title = f"from {names[start]} (0) to {names[end]} (1)"
+    title = f"{names[start]} (0) → {names[end]} (1)"
     return {
         f"{title}: nearest the end": [(names[token], value) for token, value in space.nearest(along, request.top)],
         f"{title}: nearest the start": [(names[token], -value) for token, value in space.nearest(-along, request.top)],
@@ -129,12 +132,12 @@ def heads_view(request: Request) -> Seen:
     half = config.context_length // 2
     tokens = circuits.repeated(config.vocab_size, min(half, 64), 8, request.seed)
     patterns = circuits.patterns(model, tokens)
-    heads = [circuits.heads(block) for block in model.blocks]
+    heads, between = [circuits.heads(block) for block in model.blocks], circuits.token_to_token(model)
     scores = {
         "previous token": circuits.previous_token(patterns),
         "duplicate token": circuits.duplicate_token(patterns),
         "induction": circuits.induction(patterns),
-        "copying": torch.tensor([[circuits.copying(model, head) for head in row] for row in heads]),
+        "copying": torch.tensor([[circuits.copying(head, between) for head in row] for row in heads]),
     }
     values = {
         "QK": torch.stack([torch.stack([circuits.qk_singular_values(head) for head in row]) for row in heads]),
@@ -181,7 +184,7 @@ def effective(values: Tensor) -> str:
     return f"{torch.special.entr(share).sum().exp():.1f}"
 
 
-WINDOWS = 64
+TOKENS = 4096  # of the run's own text, in which places that excite a neuron are looked for
 
 
 def neurons_view(request: Request) -> Seen:
@@ -232,7 +235,7 @@ def windows(request: Request, network: Speaking, restored) -> Tensor:
     """The prompt as one window, or the first windows of the run's own text."""
     T = network.context
     if request.prompt is None:
-        tokens = torch.tensor(corpus(network, restored, WINDOWS * T))
+        tokens = torch.tensor(corpus(network, restored, max(1, TOKENS // T) * T))
         return tokens[: len(tokens) // T * T].view(-1, T)
     tokens = torch.from_numpy(network.tokenizer.encode(request.prompt))
     if not len(tokens):
@@ -240,10 +243,18 @@ def windows(request: Request, network: Speaking, restored) -> Tensor:
     return tokens[: len(tokens) // T * T].view(-1, T) if len(tokens) >= T else tokens.unsqueeze(0)
 
 
+BEFORE, AFTER = 40, 14  # characters that are shown around a place
+
+
 def snippet(tokenizer: Tokenizer, tokens: Tensor, values: Tensor, place: int) -> tuple[list[str], list[float], int]:
     """The tokens around a place, their activations, and which of them is the place."""
-    first, end = max(0, place - 24), place + 6
-    return labels(tokenizer, tokens[first:end].tolist()), values[first:end].tolist(), place - first
+    names = labels(tokenizer, tokens.tolist())
+    first, end = place, place + 1
+    while first > 0 and place - first < 24 and sum(map(len, names[first - 1 : place])) <= BEFORE:
+        first -= 1
+    while end < len(names) and end - place < 7 and sum(map(len, names[place + 1 : end + 1])) <= AFTER:
+        end += 1
+    return names[first:end], values[first:end].tolist(), place - first
 
 
 VIEWS: dict[str, Callable[[Request], Seen]] = {

@@ -73,10 +73,13 @@ def in_view(tokens: list[int], context: int) -> list[int]:
     return view
 
 
+MOST = 256  # tokens in a picture of attention: all heads' grids grow with their square
+
+
 def attention_view(request: Request) -> Seen:
     """Every head that is asked for, at one stage or, for a single head, at all four."""
     network, restored = speaking(request)
-    tokens = in_view(tokens_of(request, network, restored, min(24, network.context)), network.context)
+    tokens = in_view(tokens_of(request, network, restored, min(24, network.context)), min(network.context, MOST))
     names = labels(network.tokenizer, tokens)
     found = attend(network.model, tokens)
     heads = [

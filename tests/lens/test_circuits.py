@@ -111,7 +111,7 @@ def test_copying_is_the_eigenvalue_score_of_the_whole_vocabulary_by_vocabulary_m
     for head in circuits.heads(model.blocks[1]):
         eigenvalues = torch.linalg.eigvals(unembed @ head.out.double() @ head.value.double() @ embed.mT)
         expected = float(eigenvalues.sum().real / eigenvalues.abs().sum())
-        assert circuits.copying(model, head) == pytest.approx(expected, abs=1e-3)
+        assert circuits.copying(head, circuits.token_to_token(model)) == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_head_that_hands_tokens_on_copies_and_one_that_denies_them_does_the_opposite():

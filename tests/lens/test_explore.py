@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from lens.paint import STYLE
 from lens.request import DEMOS, VIEWS
@@ -290,6 +291,15 @@ def test_adapters_and_eight_bits_are_looked_into_like_any_other(shell, trained):
             seen(shell("explore.py", run, view))
     assert "gradient in each layer" in seen(shell("explore.py", "lora", "curves"))
     one_line(shell("explore.py", "./small", "curves"), "log.jsonl", code=1)
+
+
+def test_on_a_terminal_a_text_is_coloured_by_its_surprise_and_the_colour_ends_with_each_token():
+    from lens.views.text import coloured
+
+    text = coloured(["a", "\\x1b", "↵", "b"], torch.tensor([torch.nan, 0.1, 5.0, 90.0]))
+    grounds = [int(code) for code in re.findall(r"\x1b\[48;5;(\d+)m", text)]
+    assert grounds == [231, 231, 217, 196] and text.count("\x1b[0m") == 4
+    assert re.sub(r"\x1b\[[\d;]*m", "", text) == "a\\x1b↵\nb"
 
 
 def test_a_command_is_answered_in_one_line_from_the_shell_too():
