@@ -21,6 +21,10 @@ from lens.views import look
 
 def main(request: Request) -> None:
     """Show what was asked for."""
+    if request.view == "page":
+        from lens.views.page import show
+
+        return show(request)
     seen = look(request)
     sys.stdout.reconfigure(errors="replace")  # what its encoding lacks is no reason to stop
     print(f"{seen.text}\n\n{seen.sentence}")

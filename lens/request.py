@@ -2,7 +2,6 @@
 
 import argparse
 import importlib.util
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ class View(NamedTuple):
     """One way to look at a network."""
 
     kind: str
-    """of the network that it is for: text, digit, or any; demo needs none"""
+    """of the network that it is for: text, digit, or any, as is the live page; demo needs none"""
     shows: str
     options: tuple[str, ...] = ()
     """those that it takes, besides --out and --checkpoint"""
@@ -24,6 +23,7 @@ class View(NamedTuple):
 
 PROMPT = ("prompt", "prompt_file")
 VIEWS = {
+    "page": View("live", "live in the browser: draw, write, click", (*PROMPT, "port", "export", "no_browser")),
     "parameters": View("any", "every matrix with its shape, the product spelled out, its share", ("lesson",)),
     "curves": View("any", "cost, accuracy, rate, the gradient's length, and that of each layer"),
     "weights": View("digit", "what each neuron of the first layer looks for, as an image", ("neuron",)),
@@ -52,7 +52,7 @@ VIEWS = {
 DEMOS = tuple(name for name, view in VIEWS.items() if view.kind == "demo")
 STAGES = ("scores", "masked", "pattern", "weighted")
 FORMATS = (".png", ".svg", ".pdf")
-USAGE = "python explore.py RUN VIEW [options], CONFIG.toml parameters, or a demo's name; --help lists them"
+USAGE = "python explore.py RUN VIEW [options], RUN for the page, CONFIG.toml parameters, or a demo; --help lists all"
 
 
 class Request(NamedTuple):
@@ -77,6 +77,10 @@ class Request(NamedTuple):
     top: int
     seed: int
     lesson: bool
+    port: int | None
+    """None: 8000, or else one that is free"""
+    export: Path | None
+    no_browser: bool
 
 
 def parser() -> argparse.ArgumentParser:
@@ -102,12 +106,22 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--top", type=whole(1), metavar="N", help="how many of each list (default 10)")
     p.add_argument("--seed", type=whole(0), metavar="N", help="of what is drawn at random (default 0)")
     p.add_argument("--lesson", action="store_true", default=None, help="count as the lessons do")
+    page = p.add_argument_group("the page")
+    page.add_argument("--port", type=whole(1), metavar="N", help="of this machine (default: 8000, or one that is free)")
+    page.add_argument("--export", type=Path, metavar="FILE", help="write it as one .html that needs no server instead")
+    page.add_argument("--no-browser", action="store_true", default=None, help="print its address and open nothing")
     return p
 
 
 def listing() -> str:
     """All views by the kind of network they are for, one a line."""
-    titles = {"any": "any network", "digit": "digit networks", "text": "text networks", "demo": "demos, without a run"}
+    titles = {
+        "live": "the page (no VIEW is this too)",
+        "any": "any network",
+        "digit": "digit networks",
+        "text": "text networks",
+        "demo": "demos, without a run",
+    }
     lines = []
     for kind, title in titles.items():
         lines.append(f"{title}:")
@@ -123,28 +137,34 @@ def understand(arguments: list[str]) -> Request:
         raise UserError(f"look at what? {USAGE}")
     if target in DEMOS and view is None:
         target, view = None, target
+    view = "page" if view is None else view
     check_view(target, view)
     check_options(view, given)
     check_out(given["out"])
+    if view == "page":
+        check_page(given)
     folder = None if target is None else place(target)
     if folder is not None and folder.suffix == ".toml" and view != "parameters":
         raise UserError(f"{view} looks at a run, not at a config; {target} can be asked for parameters")
-    if folder is not None and folder.suffix != ".toml":
+    if folder is not None and is_gpt2(folder):
+        if view != "page" or given["checkpoint"] is not None:
+            raise UserError(f"{folder} is a Hugging Face folder, not a run: it has the page alone, and no checkpoints")
+    elif folder is not None and folder.suffix != ".toml":
         check_run(read_record(run_of(folder)), folder, view, given)
     prompt = given["prompt"]
     if given["prompt_file"] is not None:
         prompt = read_prompt(given["prompt_file"], "--prompt-file")
     defaults = {"checkpoint": "best", "layout": "lesson", "token": [], "top": 10, "seed": 0}
     chosen = {name: given[name] if given[name] is not None else defaults.get(name) for name in Request._fields[2:]}
-    return Request(view, folder, **{**chosen, "prompt": prompt, "lesson": bool(given["lesson"])})
+    return Request(
+        view,
+        folder,
+        **{**chosen, "prompt": prompt, "lesson": bool(given["lesson"]), "no_browser": bool(given["no_browser"])},
+    )
 
 
-def check_view(target: str | None, view: str | None) -> None:
-    """Raises UserError for a view that is none; SystemExit with the list of them if none is given."""
-    if view is None:
-        place(str(target))  # a run that isn't there is the mistake to speak of
-        print(f"views of {target}: python explore.py {target} VIEW [--out FILE.png]\n\n{listing()}")
-        sys.exit(0)
+def check_view(target: str | None, view: str) -> None:
+    """Raises UserError for a view that is none."""
     if view not in VIEWS:
         raise UserError(f"there is no view {view!r}{did_you_mean(view, VIEWS)}; python explore.py --help lists them")
     if target is not None and view in DEMOS:
@@ -173,15 +193,39 @@ def check_out(out: Path | None) -> None:
         raise UserError("--out needs matplotlib, which is not installed: pip install matplotlib", 1)
 
 
+def check_page(given: dict[str, Any]) -> None:
+    """Raises UserError for what the page can't be given, and if what serves it is not installed."""
+    if given["out"] is not None:
+        raise UserError("--out is for one view; the page is written with --export FILE.html")
+    export = given["export"]
+    if export is None:
+        missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise UserError(
+                f"the page needs {' and '.join(missing)}, which is not installed: pip install fastapi uvicorn", 1
+            )
+    elif export.suffix.lower() not in (".html", ".htm") or not export.parent.is_dir() or export.is_dir():
+        raise UserError(f"--export {export}: must be a .html file in a folder that is there")
+    if (given["port"] or 0) > 65_535:
+        raise UserError(f"--port {given['port']}: ports end at 65535")
+
+
 def place(target: str) -> Path:
     """The config or the run that is meant. Raises UserError if there is none."""
     if target.endswith(".toml"):
         return Path(target)
     folder = run_folder(target)
+    if is_gpt2(folder):
+        return folder
     if not (run_of(folder) / "run.json").is_file() and target in VIEWS:
         raise UserError(f"{target} of what? python explore.py RUN {target}")
     read_record(run_of(folder))
     return folder
+
+
+def is_gpt2(folder: Path) -> bool:
+    """Whether this is a GPT-2 in a Hugging Face folder, not a run."""
+    return not (run_of(folder) / "run.json").is_file() and (folder / "config.json").is_file()
 
 
 def run_of(folder: Path) -> Path:
@@ -193,9 +237,11 @@ def check_run(record: Record, folder: Path, view: str, given: dict[str, Any]) ->
     """Raises UserError for a view of the other kind of network, and for a part that this one lacks."""
     model = record.resolved.model
     kind = "text" if isinstance(model, GPTConfig) else "digit"
-    if VIEWS[view].kind not in (kind, "any"):
+    if VIEWS[view].kind not in (kind, "any", "live"):
         names = [name for name, other in VIEWS.items() if other.kind in (kind, "any")]
         raise UserError(f"{view} is not for {folder}, which is a {kind} network; its views: {', '.join(names)}")
+    if view == "page" and kind == "digit" and not given["prompt"] is given["prompt_file"] is None:
+        raise UserError(f"--prompt is not for {folder}, which is a digit network")
     if isinstance(model, GPTConfig):
         counts = {"layer": model.n_layer, "head": model.n_head, "neuron": 4 * model.n_embd}
     else:

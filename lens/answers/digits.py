@@ -1,0 +1,80 @@
+"""What a digit network tells the page: its weights at every checkpoint; with them the page itself computes."""
+
+import base64
+from collections.abc import Callable
+from typing import Annotated
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from configs.errors import UserError
+from configs.schema import MLPConfig, Settings
+from lens.answers.pack import Answer, Answers, Question, packed, shapes
+from model import MLP
+
+EXPORTED = 3_500_000  # bytes of weights that a page without a server holds at most, or one checkpoint
+
+
+class AtStep(Settings):
+    """A checkpoint."""
+
+    step: Annotated[int, Field(ge=0)]
+
+
+class DigitAnswers(Answers):
+    """A digit network as it was at each checkpoint."""
+
+    def __init__(
+        self,
+        config: MLPConfig,
+        at: Callable[[int], MLP],
+        steps: list[int],
+        best: int,
+        reading: str,
+        specimens: Float[Tensor, "B 784"],
+        name: str,
+    ) -> None:
+        """`at` brings a checkpoint to life; `best` is the one to begin with; `reading` is how outputs are read, softmax
+        or sigmoid; `specimens` are images to try."""
+        self.config, self.at, self.steps, self.best = config, at, steps, best
+        self.reading, self.specimens, self.name = reading, specimens, name
+
+    @property
+    def questions(self) -> dict[str, Question]:
+        return {"network": Question(AtStep, self.network)}
+
+    def about(self) -> Answer:
+        grey = (self.specimens * 255).round().byte().numpy().tobytes()
+        return {
+            "kind": "digits",
+            "name": self.name,
+            "sizes": self.config.sizes,
+            "activation": self.config.activation,
+            "reading": self.reading,
+            "steps": self.steps,
+            "best": self.best,
+            "specimens": base64.b64encode(grey).decode(),
+            "parameters": shapes(self.at(self.best)),
+        }
+
+    def network(self, asked: AtStep) -> Answer:
+        """Weights, a row for each neuron of the next layer, and biases."""
+        if asked.step not in self.steps:
+            raise UserError(f"there is no checkpoint of step {asked.step}")
+        layers = self.at(asked.step).layers
+        return {"layers": [{"weights": packed(layer.weight), "biases": packed(layer.bias)} for layer in layers]}
+
+    def told(self) -> Answer:
+        size = sum(part["count"] for part in shapes(self.at(self.best))) * 16 // 3
+        kept = spread(self.steps, max(1, EXPORTED // size), self.best)
+        about = {**self.about(), "steps": kept}
+        return {"about": about, "network": {step: self.network(AtStep(step=step)) for step in kept}}
+
+
+def spread(steps: list[int], count: int, best: int) -> list[int]:
+    """At most so many of the steps, evenly from the first to the last; the best is among them."""
+    if len(steps) <= count:
+        return steps
+    places = {round(i * (len(steps) - 1) / max(1, count - 2)) for i in range(count - 1)} if count > 1 else set()
+    return sorted({steps[place] for place in places} | {best})

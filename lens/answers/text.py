@@ -1,0 +1,173 @@
+"""What a text network tells the page: tokens, logits, queries and keys, the logit lens, neighbours."""
+
+from functools import cached_property, lru_cache
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from configs.errors import UserError
+from configs.schema import Settings
+from data.tokenizer import Tokenizer, decode, first_token
+from lens.answers.pack import Answer, Answers, Question, packed, shapes
+from lens.capture import Captured, capture, matrix, values_up
+from lens.embedding import cosines, dot_products, nearest
+from lens.logits import logit_lens
+from lens.seen import labels
+from model import GPT
+from model.generate import window_start
+
+LONGEST = 20_000  # characters of a prompt, and tokens of a text
+NEIGHBOURS = 12
+ALL_POSITIONS = 300_000  # logits that a page without a server holds at most; else those of the last position alone
+
+Token = Annotated[int, Field(ge=0)]
+Text = Annotated[list[Token], Field(min_length=1, max_length=LONGEST)]
+
+
+class Written(Settings):
+    """A text as it was typed."""
+
+    text: Annotated[str, Field(max_length=LONGEST)]
+
+
+class Read(Settings):
+    """A text as tokens, and one of its places in view."""
+
+    tokens: Text
+    position: Annotated[int, Field(ge=0)] | None = None
+    """in view; None: the last"""
+
+
+class AtLayer(Settings):
+    """A text and one of the layers."""
+
+    tokens: Text
+    layer: Annotated[int, Field(ge=0)]
+
+
+class Near(Settings):
+    """A token."""
+
+    token: Token
+
+
+class TextAnswers(Answers):
+    """A GPT, its tokenizer, and how it is called."""
+
+    def __init__(self, model: GPT, tokenizer: Tokenizer, name: str, prompt: str) -> None:
+        """`prompt` is what is looked at first."""
+        self.model, self.tokenizer, self.name, self.prompt = model.eval(), tokenizer, name, prompt[:LONGEST]
+        self.captured = lru_cache(maxsize=4)(self.capture)
+
+    @cached_property
+    def table(self) -> torch.Tensor:
+        """The embedding, (V, C)."""
+        return matrix(self.model.embedding.token)
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """Every token as it can be shown."""
+        return labels(self.tokenizer, range(self.model.config.vocab_size))
+
+    @property
+    def questions(self) -> dict[str, Question]:
+        return {
+            "tokens": Question(Written, self.tokens),
+            "logits": Question(Read, self.logits),
+            "attention": Question(AtLayer, self.attention),
+            "lens": Question(Read, self.lens),
+            "neighbours": Question(Near, self.neighbours),
+        }
+
+    def about(self) -> Answer:
+        config = self.model.config
+        sizes = ("n_layer", "n_head", "n_embd", "vocab_size", "context_length")
+        return {
+            "kind": "text",
+            "name": self.name,
+            "prompt": self.prompt,
+            **{size: getattr(config, size) for size in sizes},
+            "vocabulary": self.vocabulary,
+            "parameters": shapes(self.model),
+            "longest": LONGEST,
+        }
+
+    def tokens(self, asked: Written) -> Answer:
+        """The text's tokens; of an empty one the token that every text begins after."""
+        return {"tokens": self.tokenizer.encode(asked.text).tolist() or [first_token(self.tokenizer)]}
+
+    def view(self, tokens: list[int]) -> tuple[int, ...]:
+        """The part that the network looks at. Raises UserError for a token that is none."""
+        if max(tokens) >= self.model.config.vocab_size:
+            raise UserError(f"token {max(tokens)} is not one of {self.model.config.vocab_size}")
+        return tuple(tokens[window_start(len(tokens), self.model.config.context_length) :])
+
+    def capture(self, view: tuple[int, ...]) -> Captured:
+        """All that the network computes; the last few texts are remembered as `captured`."""
+        return capture(self.model, torch.tensor([view], device=next(self.model.parameters()).device))
+
+    def logits(self, asked: Read) -> Answer:
+        """The scores of all V tokens at one place, before any filter; and the text, as far as it is one."""
+        view = self.view(asked.tokens)
+        if asked.position is not None and asked.position >= len(view):
+            raise UserError(f"position {asked.position} is beyond the {len(view)} tokens in view")
+        place = len(view) - 1 if asked.position is None else asked.position
+        return {
+            "start": len(asked.tokens) - len(view),
+            "position": place,
+            "logits": packed(self.captured(view).logits[0, place]),
+            "text": decode(self.tokenizer, asked.tokens),
+        }
+
+    @torch.inference_mode()
+    def attention(self, asked: AtLayer) -> Answer:
+        """What every head of a layer multiplies: queries and keys, (H, T, D) each, and the lengths of W_O v, (H, T)."""
+        if asked.layer >= len(self.model.blocks):
+            raise UserError(f"layer {asked.layer} is not one of {len(self.model.blocks)}")
+        module, x = self.model.blocks[asked.layer].attention, self.captured(self.view(asked.tokens))
+        x = x.layers[asked.layer].attention_in
+        return {
+            "queries": packed(module.split(module.query(x))[0]),
+            "keys": packed(module.split(module.key(x))[0]),
+            "lengths": packed(values_up(module, x)[0].norm(dim=-1)),
+        }
+
+    def lens(self, asked: Read) -> Answer:
+        """The likeliest token at every depth and place, its probability, and the bits that each token cost."""
+        view = self.view(asked.tokens)
+        found = self.captured(view)
+        seen = logit_lens(self.model, found)
+        chosen = found.logits[0, :-1].log_softmax(dim=-1).gather(-1, found.tokens[0, 1:].unsqueeze(-1))
+        return {
+            "tokens": seen.tokens.tolist(),
+            "probabilities": packed(seen.probabilities),
+            "bits": packed(-chosen.flatten() / torch.log(torch.tensor(2.0))),
+        }
+
+    def neighbours(self, asked: Near) -> Answer:
+        """The tokens whose vectors align best with a token's, by dot product and by cosine, itself left out."""
+        if asked.token >= len(self.table):
+            raise UserError(f"token {asked.token} is not one of {len(self.table)}")
+        vector = self.table[asked.token]
+        return {
+            "dot": nearest(dot_products(self.table, vector), NEIGHBOURS, (asked.token,)),
+            "cosine": nearest(cosines(self.table, vector), NEIGHBOURS, (asked.token,)),
+        }
+
+    def told(self) -> Answer:
+        tokens = self.tokens(Written(text=self.prompt))["tokens"]
+        view = self.view(tokens)
+        few = len(view) * self.model.config.vocab_size <= ALL_POSITIONS
+        return {
+            "about": {**self.about(), "tokens": tokens},
+            "logits": {
+                place: self.logits(Read(tokens=tokens, position=place))
+                for place in (range(len(view)) if few else [len(view) - 1])
+            },
+            "attention": {
+                layer: self.attention(AtLayer(tokens=tokens, layer=layer)) for layer in range(len(self.model.blocks))
+            },
+            "lens": self.lens(Read(tokens=tokens)),
+            "neighbours": {token: self.neighbours(Near(token=token)) for token in dict.fromkeys(view)},
+        }

@@ -1,0 +1,177 @@
+// Attention: every head of every layer on the text, as a grid and as lines, with the dot product behind each cell.
+import { atDusk, css, legend, paintGrid, styled } from "./color.js";
+import { card, choice, make, roving, sized, written } from "./dom.js";
+import { headsOf, products, turned } from "./heads.js";
+import { drawGrid, drawLines } from "./attention_pictures.js";
+import { ask } from "./source.js";
+
+const STAGES = [["scores", "scores"], ["masked", "masked"], ["pattern", "softmax"], ["weighted", "× value"]];
+const MANY = 128; // tokens up to which every head is computed; beyond, those that are looked at
+const SMALL = ({ n_head: heads }) => (heads > 8 ? 34 : 56); // pixels of a head among all of them
+const MEANING = {
+  scores: "q·k / √D, all pairs",
+  masked: "later words hidden by −∞",
+  pattern: "shares that sum to 1 for each query",
+  weighted: "share × length of what the value adds",
+};
+
+/** The card: `show` a text, `others` fills in the heads of the layers that aren't looked at. */
+export function attentionCard(network, report) {
+  const state = { layer: 0, head: 0, stage: "pattern", layout: "lesson", form: "grid", query: 0, key: 0 };
+  const layers = new Map(); // layer -> [{head, stages}]
+  let text = null, geometry = null;
+
+  const overview = make("div", { class: "heads", role: "group", "aria-label": "heads: a column for each layer" });
+  const thumbnails = new Map();
+  for (let layer = 0; layer < network.n_layer; layer++) {
+    const column = make("div", {}, make("span", { class: "note" }, `layer ${layer}`));
+    overview.append(column);
+    for (let head = 0; head < network.n_head; head++) {
+      const canvas = make("canvas", { "aria-hidden": "true", width: SMALL(network), height: SMALL(network) });
+      column.append(make("button", { type: "button", class: "head", "aria-label": `layer ${layer}, head ${head}`,
+        tabindex: layer + head ? -1 : 0, onclick: () => pick(layer, head) }, canvas));
+      thumbnails.set(`${layer}.${head}`, canvas);
+    }
+  }
+  roving(overview, () => 1, () => network.n_head);
+
+  const canvas = make("canvas", { tabindex: 0, class: "picture", role: "img", "aria-describedby": "cell" });
+  const readout = make("p", { id: "cell", class: "readout", "aria-live": "polite" });
+  const strip = make("canvas", { class: "strip", "aria-hidden": "true" });
+  const place = make("p", { class: "note" });
+  const keys = make("div", { class: "legends" });
+  const pickOne = (name) => (value) => { state[name] = value; draw(); };
+  const element = card("attention", "Attention: who looks at whom",
+    "Each query's word asks, each key's word answers, and softmax makes shares of the dot products, the later words hidden "
+    + "before it (lesson: “Attention, step by step”).",
+    overview,
+    make("div", { class: "choices" },
+      choice("stage", STAGES, "pattern", pickOne("stage")),
+      choice("layout", [["lesson", "lesson: a query is a column"], ["paper", "papers: a query is a row"]], "lesson", pickOne("layout")),
+      choice("form", [["grid", "grid"], ["lines", "lines"]], "grid", pickOne("form"))),
+    place, make("div", { class: "scroll" }, canvas), keys, readout, strip);
+
+  /** The heads of a layer, asked for once for each text. */
+  async function load(layer) {
+    if (!layers.has(layer)) {
+      const { tokens, current } = text;
+      const answer = await ask("attention", { tokens, layer });
+      if (!current()) return;
+      layers.set(layer, headsOf(answer));
+      if (text.names.length <= MANY) for (let head = 0; head < network.n_head; head++) thumbnail(layer, head);
+    }
+  }
+
+  function thumbnail(layer, head) {
+    const found = layers.get(layer)?.[head];
+    if (!found) return;
+    const { T } = found.head, edge = SMALL(network);
+    const context = sized(thumbnails.get(`${layer}.${head}`), edge, edge);
+    paintGrid(context, turned(found.stages.pattern, T), T, edge / T, 1);
+  }
+
+  async function pick(layer, head) {
+    Object.assign(state, { layer, head });
+    try {
+      await load(layer);
+      thumbnail(layer, head);
+      draw();
+    } catch (error) {
+      report(error);
+    }
+  }
+
+  function draw() {
+    const found = layers.get(state.layer)?.[state.head];
+    for (const [name, thumb] of thumbnails) {
+      const chosen = name === `${state.layer}.${state.head}`;
+      thumb.parentElement.setAttribute("aria-pressed", chosen);
+      thumb.parentElement.tabIndex = chosen ? 0 : -1;
+    }
+    if (!found) return;
+    const values = found.stages[state.stage], limit = largest(values);
+    const picture = { values, limit: state.stage === "pattern" ? 1 : limit, names: text.names, ...state };
+    geometry = state.form === "grid" ? drawGrid(canvas, picture) : drawLines(canvas, picture);
+    place.textContent = `Layer ${state.layer}, head ${state.head}: ` + (state.form === "lines" ? "from each query to what it looks at"
+      : state.layout === "lesson" ? "queries across the top, keys down the side" : "keys across the top, queries down the side");
+    const signed = ["scores", "masked"].includes(state.stage), end = written(picture.limit);
+    keys.replaceChildren(signed ? legend(-1, [`−${end}`, end, MEANING[state.stage]]) : legend(0, ["0", end, MEANING[state.stage]]));
+    explain(found, values);
+  }
+
+  /** The cell under the pointer or the arrow keys, in words and as the products that make it. */
+  function explain({ head, stages }) {
+    const { query, key } = state, { T, D } = head;
+    const place = query * T + key, parts = products(head, query, key);
+    const dot = parts.reduce((sum, part) => sum + part, 0);
+    const name = (place) => make("span", { class: "token" }, text.names[place]);
+    const shown = (value) => (Number.isFinite(value) ? written(value, 3).replace("-", "−") : "−∞");
+    readout.replaceChildren(name(query), ` (place ${query}, query) ← `, name(key), ` (place ${key}, key): the ${D} products `
+      + `below add up to q·k = ${shown(dot)}; divided by √${D} that is ${shown(stages.scores[place])}, `
+      + (key > query ? "but the key comes later and is hidden: share 0." : `whose share after softmax is `
+        + `${shown(stages.pattern[place])}, and times the value's length ${written(head.lengths[key])} it is `
+        + `${shown(stages.weighted[place])}.`));
+    const width = Math.min(560, strip.parentElement.clientWidth - 34), context = sized(strip, width, 54), most = largest(parts);
+    parts.forEach((part, d) => {
+      context.fillStyle = css(part < 0 ? -0.75 : 0.75);
+      const height = (25 * part) / most;
+      context.fillRect((d * width) / D, 27 - Math.max(0, height), Math.max(1, width / D - 1), Math.abs(height));
+    });
+    context.fillStyle = styled("line");
+    context.fillRect(0, 27, width, 1);
+  }
+
+  function move(query, key) {
+    const T = text.names.length;
+    if (!(query >= 0 && key >= 0 && query < T && key < T) || (query === state.query && key === state.key)) return;
+    Object.assign(state, { query, key });
+    draw();
+  }
+
+  for (const kind of ["pointermove", "pointerdown"]) canvas.addEventListener(kind, (event) => {
+    const cell = geometry?.(event.offsetX, event.offsetY);
+    if (cell) move(cell.query ?? state.query, cell.key ?? state.key);
+  });
+  canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const [across, down] = step;
+    if (state.layout === "lesson" || state.form === "lines") move(state.query + across, state.key + down);
+    else move(state.query + down, state.key + across);
+  });
+  const redraw = () => {
+    if (!text) return;
+    if (text.names.length <= MANY) for (const name of thumbnails.keys()) thumbnail(...name.split(".").map(Number));
+    draw();
+  };
+  atDusk(redraw);
+  window.addEventListener("resize", () => text && draw());
+
+  return {
+    element, state, layers, pick,
+    /** Another text: the layer that is looked at comes first. */
+    async show(asked) {
+      text = asked;
+      layers.clear();
+      const T = asked.names.length;
+      Object.assign(state, { query: T - 1, key: Math.min(state.key, T - 1) });
+      canvas.setAttribute("aria-label", `attention of ${T} tokens; the arrow keys go from cell to cell`);
+      await load(state.layer);
+      if (!asked.current()) return;
+      thumbnail(state.layer, state.head);
+      draw();
+    },
+    async others() {
+      const { current } = text;
+      if (text.names.length > MANY) return;
+      for (let layer = 0; layer < network.n_layer && current(); layer++) await load(layer);
+    },
+  };
+}
+
+function largest(values) {
+  let most = 0;
+  for (const value of values) if (Number.isFinite(value)) most = Math.max(most, Math.abs(value));
+  return most || 1;
+}

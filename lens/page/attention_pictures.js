@@ -1,0 +1,90 @@
+// One head as a picture: a grid with a cell for each pair, or lines from each query to what it looks at.
+import { css, paintGrid, styled } from "./color.js";
+import { sized } from "./dom.js";
+import { turned } from "./heads.js";
+
+const WIDEST = 520;
+const MONO = "ui-monospace, 'DejaVu Sans Mono', Menlo, monospace";
+
+/** At most so many characters of a token. */
+function brief(name, most = 12) {
+  return name.length > most ? `${name.slice(0, most - 1)}…` : name;
+}
+
+/** The grid; returns which cell lies under a point. */
+export function drawGrid(canvas, { values, limit, names, layout, query, key }) {
+  const T = names.length, room = Math.min(WIDEST, canvas.parentElement.clientWidth || WIDEST);
+  const font = 11, labels = names.map((name) => brief(name));
+  const margin = 10 + 6.8 * Math.max(...labels.map((label) => label.length));
+  const size = Math.max(2, Math.min(26, Math.floor((room - margin - 4) / T)));
+  const context = sized(canvas, margin + T * size + 4, margin + T * size + 4);
+  const lesson = layout === "lesson";
+  paintGrid(context, lesson ? turned(values, T) : values, T, size, limit, margin, margin);
+  const [column, row] = lesson ? [query, key] : [key, query];
+  context.font = `${Math.min(font, size + 1)}px ${MONO}`;
+  context.textBaseline = "middle";
+  const every = Math.max(1, Math.ceil(8 / size)); // labels that would lie on one another are left out
+  for (let n = 0; n < T; n++) {
+    const middle = margin + (n + 0.5) * size - 0.5;
+    if (n % every === 0 || n === row) label(context, labels[n], margin - 5, middle, 0, n === row);
+    if (n % every === 0 || n === column) label(context, labels[n], middle, margin - 5, Math.PI / 2, n === column, labels[n].length < 3);
+  }
+  context.strokeStyle = styled("ink");
+  context.lineWidth = 2;
+  context.strokeRect(margin + column * size - 1, margin + row * size - 1, size + 1, size + 1);
+  return (x, y) => {
+    const [across, down] = [x, y].map((at) => Math.floor((at - margin) / size));
+    return lesson ? { query: across, key: down } : { query: down, key: across };
+  };
+}
+
+function label(context, text, x, y, angle, strong, upright = false) {
+  context.save();
+  context.translate(x, upright ? y - 4 : y);
+  context.rotate(upright ? 0 : angle);
+  context.textAlign = upright ? "center" : "right";
+  context.fillStyle = styled(strong ? "ink" : "soft");
+  context.fillText(text, 0, 0);
+  context.restore();
+}
+
+/** The lines, queries on the left, keys on the right; returns which query or key lies under a point. */
+export function drawLines(canvas, { values, limit, names, query, key }) {
+  const T = names.length, height = Math.max(7, Math.min(22, 560 / T));
+  const width = Math.min(WIDEST, canvas.parentElement.clientWidth || WIDEST), side = Math.min(130, width / 3);
+  const context = sized(canvas, width, T * height + 24), middle = (place) => 22 + (place + 0.5) * height;
+  const line = (from, to, faint) => {
+    const value = values[from * T + to], part = Math.abs(value) / limit;
+    if (!Number.isFinite(value) || part < 0.01) return;
+    context.globalAlpha = faint ? 0.25 : 1;
+    context.strokeStyle = css(value < 0 ? -0.8 : 0.8);
+    context.lineWidth = Math.max(0.3, 7 * part * (height / 22 + 0.3));
+    context.beginPath();
+    context.moveTo(side, middle(from));
+    context.bezierCurveTo(width / 2, middle(from), width / 2, middle(to), width - side, middle(to));
+    context.stroke();
+  };
+  for (let from = 0; from < T; from++) for (let to = 0; to < T; to++) if (from !== query) line(from, to, true);
+  for (let to = 0; to < T; to++) line(query, to, false);
+  context.globalAlpha = 1;
+  context.textBaseline = "middle";
+  context.font = `${Math.min(12, height + 1)}px ${MONO}`;
+  names.forEach((name, place) => {
+    for (const [text, x, align, strong] of [[brief(name, 15), side - 8, "right", place === query],
+      [brief(name, 15), width - side + 8, "left", place === key]]) {
+      context.textAlign = align;
+      context.fillStyle = styled(strong ? "ink" : "soft");
+      context.fillText(text, x, middle(place));
+    }
+  });
+  context.font = "italic 11px system-ui, sans-serif";
+  context.fillStyle = styled("soft");
+  context.textAlign = "right";
+  context.fillText("query", side - 8, 9);
+  context.textAlign = "left";
+  context.fillText("looks at key", width - side + 8, 9);
+  return (x, y) => {
+    const place = Math.floor((y - 22) / height);
+    return x < width / 2 ? { query: place } : { key: place };
+  };
+}

@@ -1,0 +1,99 @@
+// The next token: all the scores of one place as bars, which the sliders change at once, and the choice among them.
+import { card, make, percent, slider } from "./dom.js";
+import { distribution, drawn, ranked } from "./sampling.js";
+import { live, unpacked } from "./source.js";
+
+const SHOWN = 12;
+
+/** The numbers of tokens that the top-k slider goes through: 1, 2, 3, 5, 10, 20 ... up to all. */
+function stops(all) {
+  const few = [1, 2, 3, 5, 8];
+  for (let ten = 10; ten < all; ten *= 10) few.push(ten, 2 * ten, 5 * ten);
+  return [...few.filter((k) => k < all), all];
+}
+
+/** The card; `choose(token)` is called with the token that the text goes on with, `back()` to take one back. */
+export function barsCard(network, { choose, back }) {
+  const ks = stops(network.vocab_size);
+  const sampling = { temperature: 1, topK: network.vocab_size, topP: 1 };
+  const list = make("ol", { class: "bars", "aria-label": "likeliest next tokens" });
+  const left = make("p", { class: "note", "aria-live": "polite" });
+  let logits = null, order = null, plain = null, found = null, writing = 0;
+
+  const change = (name, of = (value) => value) => (value) => { sampling[name] = of(value); draw(); };
+  const sliders = [
+    slider("Temperature", { min: 0, max: 3, step: 0.05, value: 1, say: (v) => v.toFixed(2), act: change("temperature") }),
+    slider("Top-k", { min: 0, max: ks.length - 1, step: 1, value: ks.length - 1, act: change("topK", (place) => ks[place]),
+      say: (place) => (ks[place] === network.vocab_size ? "all" : ks[place].toLocaleString("en")) }),
+    slider("Top-p", { min: 0.01, max: 1, step: 0.01, value: 1, say: (v) => v.toFixed(2), act: change("topP") }),
+  ];
+
+  function draw() {
+    if (!logits) return;
+    found = distribution(logits, order, sampling);
+    const most = Math.max(found.chances[0], plain[0]);
+    list.replaceChildren(...Array.from(order.subarray(0, SHOWN), (token, rank) => row(token, rank, most)));
+    const rest = found.chances.slice(SHOWN).reduce((sum, chance) => sum + chance, 0);
+    left.textContent = `${found.afterP.toLocaleString("en")} of ${order.length.toLocaleString("en")} tokens can be drawn`
+      + `${found.afterP > SHOWN ? `; those below these ${SHOWN} hold ${percent(rest)} together` : ""}.`;
+  }
+
+  function row(token, rank, most) {
+    const kept = rank < found.afterP;
+    const chance = kept ? found.chances[rank] : 0;
+    const cut = rank >= found.afterK ? "cut by top-k" : "cut by top-p";
+    const bar = make("span", { class: "bar" }), ghost = make("span", { class: "ghost" });
+    bar.style.width = `${(100 * chance) / most}%`;
+    ghost.style.width = `${(100 * plain[rank]) / most}%`;
+    const name = network.vocabulary[token];
+    const button = make("button", {
+      type: "button", disabled: !live, class: kept ? "" : "cut", "data-token": token,
+      "aria-label": `${name}: ${kept ? percent(chance) : cut}. Go on with it`, onclick: () => choose(token),
+    }, make("span", { class: "token" }, name), make("span", { class: "track" }, ghost, bar),
+    make("span", { class: "share" }, kept ? percent(chance) : cut));
+    return make("li", {}, button);
+  }
+
+  /** So many tokens, one after the other, unless it is stopped before. */
+  async function write(count) {
+    const mine = ++writing;
+    stop.disabled = false;
+    for (let n = 0; n < count && mine === writing; n++) {
+      if (await choose(order[drawn(found.chances, Math.random())]) === false) break;
+    }
+    if (mine === writing) halt();
+  }
+
+  function halt() {
+    writing++;
+    stop.disabled = true;
+  }
+
+  const button = (text, act, off = !live) => make("button", { type: "button", disabled: off, onclick: act }, text);
+  const stop = button("Stop", halt, true);
+  const buttons = make("div", { class: "buttons" }, button("Draw a token", () => write(1)),
+    button("Draw 40", () => write(40)), stop, button("Take one back", () => { halt(); back(); }));
+  const place = make("p", { class: "note" });
+  const element = card("next", "The next token",
+    "The last vector becomes a score for every token, and softmax with a temperature makes probabilities of the scores; "
+    + "click one to go on with it (lesson: “What is a GPT?”).",
+    place, make("div", { class: "sliders" }, ...sliders.map((s) => s.element)), list, left, buttons,
+    make("p", { class: "legend" }, make("span", { class: "swatch bar" }), "as the sliders have it",
+      make("span", { class: "swatch ghost" }), "the network's own, at temperature 1"));
+  if (!live) element.append(make("p", { class: "note" }, "This is an exported page: the sliders work, writing on needs "
+    + "explore.py RUN."));
+
+  return {
+    element, halt, sampling, sliders,
+    /** The distribution after the filters, for whoever wants the numbers: [token, chance] by rank. */
+    chances: () => Array.from(found.chances, (chance, rank) => [order[rank], chance]),
+    /** New scores, and after which text they come. */
+    show(packed, after) {
+      logits = unpacked(packed);
+      order = ranked(logits);
+      plain = distribution(logits, order, { temperature: 1, topK: order.length, topP: 1 }).chances;
+      place.replaceChildren("after ", make("span", { class: "token" }, after), ":");
+      draw();
+    },
+  };
+}

@@ -1,0 +1,89 @@
+// Two scales, the same in every view: blue and orange for signed numbers, blue alone for shares; the paper is zero.
+import { make, sized } from "./dom.js";
+
+const SCHEMES = {
+  light: { paper: [255, 255, 255], plus: [[120, 174, 232], [12, 84, 168]], minus: [[247, 174, 104], [186, 74, 0]] },
+  dark: { paper: [26, 31, 40], plus: [[52, 104, 172], [142, 196, 255]], minus: [[158, 84, 20], [255, 180, 96]] },
+};
+const KINDS = {
+  light: ["#0c54a8", "#e08214", "#1b7f6b", "#a6447a", "#5aa9e6", "#c9a400", "#7a6bb8", "#6b7280", "#b3541e"],
+  dark: ["#6fb1ff", "#f5a24b", "#4fc3a9", "#e389bd", "#a9d3fb", "#e8cf55", "#b3a5ee", "#9aa3b5", "#e08a5a"],
+};
+const night = window.matchMedia("(prefers-color-scheme: dark)");
+const watchers = [];
+
+night.addEventListener("change", () => watchers.forEach((draw) => draw()));
+
+/** Draw again when light becomes dark or dark light. */
+export function atDusk(draw) {
+  watchers.push(draw);
+}
+
+const scheme = () => SCHEMES[night.matches ? "dark" : "light"];
+
+/** The colour of the nth kind of thing. */
+export function kind(n) {
+  const colors = KINDS[night.matches ? "dark" : "light"];
+  return colors[n % colors.length];
+}
+
+/** A colour that the style sheet names. */
+export function styled(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+/** Red, green and blue of a number between -1 and 1: paper at 0, one hue for each sign, steeper where numbers are small. */
+export function shade(value) {
+  const { paper, plus, minus } = scheme();
+  const [middle, end] = value < 0 ? minus : plus;
+  const t = Math.min(1, Math.abs(value)) ** 0.7;
+  const [from, to, part] = t < 0.5 ? [paper, middle, t * 2] : [middle, end, t * 2 - 1];
+  return from.map((c, i) => Math.round(c + (to[i] - c) * part));
+}
+
+/** The same for CSS. */
+export function css(value) {
+  return Number.isNaN(value) ? "transparent" : `rgb(${shade(value).join(" ")})`;
+}
+
+/** Ink that can be read on that colour. */
+export function inkOn(value) {
+  const [r, g, b] = shade(value);
+  return 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#10141c" : "#ffffff";
+}
+
+/** What the colours mean, from `low` to `high` within -1 and 1, with words at both ends and, if there are three, behind them. */
+export function legend(low, words, high = 1) {
+  const canvas = make("canvas", { "aria-hidden": "true" });
+  const draw = () => {
+    const context = sized(canvas, 120, 10);
+    for (let x = 0; x < 120; x++) {
+      context.fillStyle = css(low + ((high - low) * x) / 119);
+      context.fillRect(x, 0, 1.5, 10);
+    }
+  };
+  draw();
+  atDusk(draw);
+  return make("p", { class: "legend" }, words[0], canvas, words[1], ...(words[2] ? [make("span", {}, words[2])] : []));
+}
+
+/** A grid of numbers, each a cell of `size` pixels, from -limit to limit; what is infinite is hidden. */
+export function paintGrid(context, values, columns, size, limit, left = 0, top = 0) {
+  const rows = Math.ceil(values.length / columns), steps = 255;
+  const shades = Array.from({ length: 2 * steps + 1 }, (_, n) => shade(n / steps - 1));
+  const hidden = styled("hidden").match(/[0-9a-f]{2}/gi).map((pair) => parseInt(pair, 16));
+  const pixels = new ImageData(columns, rows);
+  values.forEach((value, place) => {
+    const part = Math.min(1, Math.max(-1, value / limit));
+    pixels.data.set(Number.isFinite(value) ? shades[Math.round(steps * (part + 1))] : hidden, 4 * place);
+    pixels.data[4 * place + 3] = 255;
+  });
+  const small = make("canvas", { width: columns, height: rows });
+  small.getContext("2d").putImageData(pixels, 0, 0);
+  context.imageSmoothingEnabled = false;
+  context.drawImage(small, left, top, columns * size, rows * size);
+  if (size < 10) return;
+  context.fillStyle = styled("card"); // a line between the cells
+  for (let column = 1; column <= columns; column++) context.fillRect(left + column * size - 1, top, 1, rows * size);
+  for (let row = 1; row <= rows; row++) context.fillRect(left, top + row * size - 1, columns * size, 1);
+}

@@ -1,0 +1,43 @@
+// The logit lens: what the vectors would say after each layer, if they were read then.
+import { atDusk, css, inkOn, legend } from "./color.js";
+import { card, make, percent } from "./dom.js";
+import { unpacked } from "./source.js";
+
+/** The card; `look(position)` is called with the place that is clicked. */
+export function lensCard(network, look) {
+  const table = make("table", { class: "lens" });
+  let cells = [];
+  const element = card("lens", "The logit lens",
+    "Each row reads the vectors after one more layer as if it were the last: the likeliest next token, darker where it is "
+    + "surer; the last row is the network's own answer (lesson: “What is a GPT?”).",
+    make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "logit lens, wider than the page" }, table),
+    legend(0, ["0 %", "100 %", "probability of the likeliest token; framed: it is the token that came"]));
+
+  const paint = () => {
+    for (const [cell, share] of cells) {
+      cell.style.background = css(share * 0.9);
+      cell.style.color = inkOn(share * 0.9);
+    }
+  };
+  atDusk(paint);
+
+  return {
+    element,
+    show({ tokens, probabilities }, names) {
+      const shares = unpacked(probabilities), T = names.length;
+      cells = [];
+      const row = (guesses, depth) => make("tr", {}, make("th", { scope: "row" }, depth ? `layer ${depth - 1}` : "embedding"),
+        ...guesses.map((guess, place) => {
+          const share = shares[depth * T + place], name = network.vocabulary[guess];
+          const came = name === names[place + 1];
+          const cell = make("td", { class: came ? "came" : "", title: `${name} ${percent(share)}`, onclick: () => look(place) }, name);
+          cells.push([cell, share]);
+          return cell;
+        }));
+      table.replaceChildren(
+        make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "reading"), ...names.map((name) => make("th", { scope: "col" }, name)))),
+        make("tbody", {}, ...tokens.map(row)));
+      paint();
+    },
+  };
+}

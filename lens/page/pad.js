@@ -1,0 +1,83 @@
+// Where a digit is drawn: with a mouse, a finger, or the keyboard.
+import { make } from "./dom.js";
+import { SIDE } from "./picture.js";
+
+const EDGE = 280, PEN = 24, STEP = 12;
+
+/** The pad; `inked(ink, width)` gets the ink, 0 to 1, after every stroke. */
+export function drawingPad(inked) {
+  const canvas = make("canvas", { class: "pad", width: EDGE, height: EDGE, tabindex: 0, role: "img",
+    "aria-label": "Drawing pad: draw a digit. By keyboard: the arrow keys move the pen, the space bar sets it down or lifts it." });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const mark = make("span", { class: "pen", hidden: true });
+  const pen = { x: EDGE / 2, y: EDGE / 2, down: false };
+  let before = null, waiting = false;
+
+  /** Once for each frame, however many points came. */
+  function tell() {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      const { data } = context.getImageData(0, 0, EDGE, EDGE), ink = new Float32Array(EDGE * EDGE);
+      for (let place = 0; place < ink.length; place++) ink[place] = data[4 * place] < 25.5 ? 0 : data[4 * place] / 255;
+      inked(ink, EDGE);
+    });
+  }
+
+  function line(x, y) {
+    Object.assign(context, { lineWidth: PEN, lineCap: "round", lineJoin: "round", strokeStyle: "#fff" });
+    context.beginPath();
+    context.moveTo(before.x, before.y);
+    context.lineTo(x + 0.01, y);
+    context.stroke();
+    before = { x, y };
+    tell();
+  }
+
+  const place = (event) => [event.offsetX * (EDGE / canvas.clientWidth), event.offsetY * (EDGE / canvas.clientHeight)];
+  canvas.addEventListener("pointerdown", (event) => {
+    canvas.setPointerCapture(event.pointerId);
+    const [x, y] = place(event);
+    before = { x, y };
+    line(x, y);
+  });
+  canvas.addEventListener("pointermove", (event) => before && line(...place(event)));
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { before = null; });
+
+  canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP], " ": [0, 0] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    if (event.key === " ") pen.down = !pen.down;
+    const from = { x: pen.x, y: pen.y };
+    pen.x = Math.min(EDGE, Math.max(0, pen.x + step[0]));
+    pen.y = Math.min(EDGE, Math.max(0, pen.y + step[1]));
+    if (pen.down) {
+      before = from;
+      line(pen.x, pen.y);
+      before = null;
+    }
+    showPen(true);
+  });
+  canvas.addEventListener("blur", () => showPen(false));
+
+  function showPen(visible) {
+    mark.hidden = !visible;
+    mark.className = pen.down ? "pen down" : "pen";
+    mark.style.left = `${(100 * pen.x) / EDGE}%`;
+    mark.style.top = `${(100 * pen.y) / EDGE}%`;
+  }
+
+  return {
+    element: make("div", { class: "padbox" }, canvas, mark),
+    /** Show an image of 28 x 28 on the pad; nothing is told. */
+    paint(image) {
+      for (let place = 0; place < image.length; place++) {
+        const grey = Math.round(255 * image[place]);
+        context.fillStyle = `rgb(${grey} ${grey} ${grey})`;
+        context.fillRect((place % SIDE) * 10, Math.floor(place / SIDE) * 10, 10, 10);
+      }
+    },
+  };
+}

@@ -1,0 +1,135 @@
+// The page of a text network: a prompt, its tokens, and every view of what the network makes of them.
+import { attentionCard } from "./attention.js";
+import { barsCard } from "./bars.js";
+import { atDusk, css, inkOn, legend } from "./color.js";
+import { card, make } from "./dom.js";
+import { lensCard } from "./lens.js";
+import { neighboursCard } from "./neighbours.js";
+import { parametersCard } from "./parameters.js";
+import { ask, live, unpacked } from "./source.js";
+
+const PAUSE = 150; // ms without a key until what is typed is looked at
+const MOST_BITS = 12; // the colour of a token is full where it cost so many
+
+/** Build the page and show the first prompt. */
+export async function textPage(network, root, report) {
+  const state = { tokens: [], start: 0, position: 0, turn: 0, bits: null };
+  const names = () => state.tokens.slice(state.start).map((token) => network.vocabulary[token]);
+  const bars = barsCard(network, {
+    choose: (token) => show([...state.tokens, token]),
+    back: () => state.tokens.length > 1 && show(state.tokens.slice(0, -1)),
+  });
+  const attention = attentionCard(network, report);
+  const lens = lensCard(network, look);
+  const neighbours = neighboursCard(network);
+
+  const area = make("textarea", { id: "prompt", rows: 3, maxlength: network.longest, spellcheck: "false",
+    readonly: !live, "aria-label": "prompt" });
+  const chips = make("div", { class: "chips", "aria-label": "tokens; choose one to look at it" });
+  const count = make("p", { class: "note" });
+  root.append(
+    card("text", "A text and its tokens",
+      "A text is cut into tokens, and each becomes a vector; a token is as dark as it surprised the network, and the one "
+      + "that is framed is looked at (lesson: “What is a GPT?”).", area, chips, make("div", { class: "line" }, count, legend(0, ["0", `${MOST_BITS} bits of surprise`], -1))),
+    make("div", { class: "two" }, make("div", { class: "stacked" }, bars.element, neighbours.element), attention.element),
+    lens.element, parametersCard(network));
+
+  let pause = 0;
+  area.addEventListener("input", () => {
+    clearTimeout(pause);
+    bars.halt();
+    pause = setTimeout(() => typed(area.value), PAUSE);
+  });
+  chips.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    look(Math.min(chips.children.length - 1, Math.max(0, state.position + step))).then(() =>
+      chips.children[state.position]?.focus());
+  });
+  atDusk(paintChips);
+
+  async function typed(text) {
+    try {
+      await show((await ask("tokens", { text })).tokens, false);
+    } catch (error) {
+      report(error);
+    }
+  }
+
+  /** Look at these tokens from now on; false if it went wrong or something newer came. */
+  async function show(tokens, write = true) {
+    const turn = ++state.turn;
+    try {
+      const answer = await ask("logits", { tokens });
+      if (turn !== state.turn) return false;
+      report(null);
+      Object.assign(state, { tokens, start: answer.start, position: answer.position, bits: null });
+      if (write) area.value = answer.text;
+      drawChips();
+      bars.show(answer.logits, names()[answer.position]);
+      const asked = { tokens, names: names(), current: () => turn === state.turn };
+      await attention.show(asked);
+      if (turn !== state.turn) return false;
+      neighbours.show(tokens.at(-1)).catch(report);
+      details(asked).catch(report);
+      return true;
+    } catch (error) {
+      report(error);
+      return false;
+    }
+  }
+
+  /** What may come a moment later: the logit lens, and the other heads. */
+  async function details({ tokens, current }) {
+    const answer = await ask("lens", { tokens });
+    if (!current()) return;
+    state.bits = unpacked(answer.bits);
+    lens.show(answer, names(), state.position);
+    paintChips();
+    await attention.others();
+  }
+
+  /** Look at one place: what comes after it, and what its token is near to. */
+  async function look(position) {
+    state.position = position;
+    paintChips();
+    const { tokens, start, turn } = state;
+    try {
+      neighbours.show(tokens[start + position]).catch(report);
+      const answer = await ask("logits", { tokens, position });
+      if (turn === state.turn && position === state.position) bars.show(answer.logits, names()[position]);
+      report(null);
+    } catch (error) {
+      report(error);
+    }
+  }
+
+  function drawChips() {
+    chips.replaceChildren(...names().map((name, place) => make("button", {
+      type: "button", class: "token", onclick: () => look(place),
+    }, name)));
+    const { tokens, start } = state;
+    count.textContent = `${tokens.length.toLocaleString("en")} tokens`
+      + (start ? `, of which the network sees the last ${tokens.length - start} (its context is ${network.context_length}).` : ".");
+    paintChips();
+  }
+
+  function paintChips() {
+    for (const [place, chip] of [...chips.children].entries()) {
+      const bits = place && state.bits ? state.bits[place - 1] : 0;
+      const here = place === state.position;
+      chip.style.background = css(-bits / MOST_BITS);
+      chip.style.color = inkOn(-bits / MOST_BITS);
+      chip.tabIndex = here ? 0 : -1;
+      chip.setAttribute("aria-pressed", here);
+      chip.setAttribute("aria-label", `${chip.textContent}${place && state.bits ? `, ${bits.toFixed(1)} bits` : ""}`);
+      chip.title = place && state.bits ? `${bits.toFixed(1)} bits of surprise` : "";
+    }
+  }
+
+  const page = { attention, bars, show, state }; // for tests, and for the curious at the console
+  window.page = page;
+  if (live) await typed(area.value = network.prompt);
+  else await show(network.tokens);
+}

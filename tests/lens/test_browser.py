@@ -1,0 +1,412 @@
+"""The live page in a real browser: what a person does with it, and that its own computing is the network's."""
+
+import base64
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from data.picture import centre
+from lens.answers.digits import AtStep, DigitAnswers
+from lens.capture import STAGES, attention, capture
+from lens.standalone import standalone
+from model.generate import Sampling, distribution
+from tests.lens.test_page import PROMPT, digit_answers, text_answers
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Debian's chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium here: apt install chromium")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=SWITCHES)
+        yield browser
+        browser.close()
+
+
+def served(answers) -> Iterator[str]:
+    """The address of a page that is being served."""
+    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    from lens.server import listen, page_server
+
+    listener = listen(None)
+    server = uvicorn.Server(uvicorn.Config(page_server(answers, "secret"), log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/secret/"
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture(scope="module")
+def answers():
+    return text_answers()
+
+
+@pytest.fixture(scope="module")
+def text_address(answers) -> Iterator[str]:
+    yield from served(answers)
+
+
+@pytest.fixture(scope="module")
+def digit_address() -> Iterator[str]:
+    yield from served(digit_answers())
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Callable[..., "Page"]]:
+    """Open an address; at the end nothing may have gone wrong, and nothing been asked of anyone else."""
+    contexts, complaints = [], []
+    refused = "Failed to load resource: the server responded with a status of 400"  # what the page itself says in words
+
+    def complain(message) -> None:
+        if message.type != "log" and not message.text.startswith(refused):
+            complaints.append(message.text)
+
+    def open_it(address: str, scheme: str = "light", width: int = 1280) -> "Page":
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(10_000)
+        page.on("console", complain)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(f"a dialog: {dialog.message}"))
+        page.on(
+            "request",
+            lambda r: None if r.url.startswith((address, "data:")) else complaints.append(f"asked for {r.url}"),
+        )
+        page.goto(address)
+        page.wait_for_selector("#parameters")
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def when(page: "Page", true: str) -> None:
+    """Wait until an expression in the page is true."""
+    for _ in range(200):
+        if page.evaluate(true):
+            return
+        page.wait_for_timeout(25)
+    raise AssertionError(f"never true: {true}")
+
+
+def ready(page: "Page") -> None:
+    """All heads and the logit lens have come."""
+    when(page, "page.attention.layers.size === 2 && document.querySelectorAll('.lens td').length > 0")
+
+
+def test_the_sliders_draw_from_the_distribution_that_sampling_draws_from(open_page, text_address):
+    page = open_page(text_address)
+    generator = torch.Generator().manual_seed(0)
+    settings = [
+        (temperature, top_k, top_p)
+        for temperature in (0.0, 0.05, 0.7, 1.0, 3.0)
+        for top_k in (1, 4, 60)
+        for top_p in (0.01, 0.5, 0.95, 1.0)
+    ]
+    for logits in (4 * torch.randn(60, generator=generator), torch.tensor([2.0, 3, 3, 1] * 15), torch.zeros(60)):
+        found = page.evaluate(
+            """async ([logits, settings]) => {
+                const { ranked, distribution } = await import(`${location.href}sampling.js`);
+                const order = ranked(logits);
+                return settings.map(([temperature, topK, topP]) => {
+                    const { chances } = distribution(logits, order, { temperature, topK, topP });
+                    const all = new Array(logits.length).fill(0);
+                    chances.forEach((chance, rank) => { all[order[rank]] = chance; });
+                    return all;
+                });
+            }""",
+            [logits.tolist(), settings],
+        )
+        for (temperature, top_k, top_p), chances in zip(settings, found, strict=True):
+            expected = distribution(logits, Sampling(temperature, top_k, top_p))
+            torch.testing.assert_close(
+                torch.tensor(chances, dtype=torch.float32), expected, msg=f"{temperature} {top_k} {top_p}"
+            )
+
+
+def test_the_pages_attention_is_the_networks_at_all_four_stages(open_page, text_address, answers):
+    page = open_page(text_address)
+    ready(page)
+    layers = capture(answers.model, torch.tensor([list(PROMPT.encode())])).layers
+    for layer, seen in enumerate(layers):
+        expected = attention(answers.model.blocks[layer].attention, seen.attention_in)
+        for head in range(2):
+            for stage in STAGES:
+                values = page.evaluate(
+                    "([layer, head, stage]) => Array.from(page.attention.layers.get(layer)[head].stages[stage],"
+                    " (value) => value === -Infinity ? null : value)",
+                    [layer, head, stage],
+                )
+                mine = torch.tensor([-torch.inf if value is None else value for value in values])
+                torch.testing.assert_close(mine.view(len(PROMPT), -1), getattr(expected, stage)[0, head])
+
+
+def test_a_text_is_typed_and_its_tokens_are_text_and_never_html(open_page, text_address):
+    page = open_page(text_address)
+    page.fill("#prompt", "<script>alert(1)</script><img onerror=alert(2)>")
+    when(page, "document.querySelectorAll('.chips button').length === 47")
+    ready(page)
+    assert page.locator(".chips button").first.text_content() == "<"
+    assert page.locator("img, .chips script, .bars script, .lens script").count() == 0
+    page.fill("#prompt", "é\n")
+    when(page, "document.querySelectorAll('.chips button').length === 3")
+    assert page.locator(".chips button").last.text_content() == "↵"
+
+
+def test_the_sliders_act_at_once_and_by_keyboard(open_page, text_address):
+    page = open_page(text_address)
+    shares = lambda: page.locator("#next .share").all_text_contents()  # noqa: E731
+    before = shares()
+    temperature, top_k, top_p = (page.locator("#next input[type=range]").nth(n) for n in range(3))
+    temperature.fill("0")
+    assert shares()[0] == "100 %" and set(shares()[1:]) == {"0 %"}
+    temperature.fill("1")
+    assert shares() == before
+    top_k.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    assert top_k.get_attribute("aria-valuetext") == "50"
+    top_k.fill("0")
+    assert shares()[:2] == ["100 %", "cut by top-k"]
+    top_k.fill("99")
+    top_p.fill("0.01")
+    assert "cut by top-p" in shares()
+
+
+def test_a_token_is_chosen_and_the_text_goes_on_from_there(open_page, text_address, answers):
+    page = open_page(text_address)
+    row = page.locator("#next .bars button").nth(2)
+    token = int(row.get_attribute("data-token"))
+    row.click()
+    when(page, f"page.state.tokens.length === {len(PROMPT) + 1}")
+    assert page.evaluate("page.state.tokens.at(-1)") == token
+    when(page, "page.bars.chances().length === 257")
+    expected = answers.model(torch.tensor([[*PROMPT.encode(), token]]))[0, -1].softmax(dim=-1)
+    found = dict(page.evaluate("page.bars.chances()"))
+    torch.testing.assert_close(torch.tensor([found[n] for n in range(257)]), expected)
+    page.get_by_role("button", name="Draw a token").click()
+    when(page, f"page.state.tokens.length === {len(PROMPT) + 2}")
+    page.get_by_role("button", name="Take one back").click()
+    when(page, f"page.state.tokens.length === {len(PROMPT) + 1}")
+    page.get_by_role("button", name="Draw 40").click()
+    when(page, f"page.state.tokens.length > {len(PROMPT) + 2}")
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_timeout(200)
+    length = page.evaluate("page.state.tokens.length")
+    page.wait_for_timeout(200)
+    assert page.evaluate("page.state.tokens.length") == length < len(PROMPT) + 41
+
+
+def test_a_text_beyond_the_context_is_seen_from_its_end(open_page, text_address):
+    page = open_page(text_address)
+    page.fill("#prompt", "a" * 60)
+    when(page, "page.state.tokens.length === 60")
+    assert "60 tokens, of which the network sees the last 36" in page.locator("#text .note").text_content()
+    assert page.locator(".chips button").count() == 36
+
+
+def test_a_head_is_clicked_a_cell_explained_and_the_stages_are_gone_through(open_page, text_address):
+    page = open_page(text_address)
+    ready(page)
+    page.get_by_role("button", name="layer 1, head 1").click()
+    assert page.get_by_role("button", name="layer 1, head 1").get_attribute("aria-pressed") == "true"
+    canvas, looks = page.locator("#attention canvas.picture"), set()
+    for stage in ("scores", "masked", "× value", "softmax"):
+        page.get_by_text(stage, exact=True).click()
+        looks.add(canvas.screenshot())
+    page.get_by_text("papers: a query is a row").click()
+    looks.add(canvas.screenshot())
+    page.get_by_text("lines", exact=True).click()
+    looks.add(canvas.screenshot())
+    assert len(looks) == 6
+    page.get_by_text("grid", exact=True).click()
+    canvas.focus()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowRight")
+    place = page.evaluate("[page.attention.state.query, page.attention.state.key]")
+    assert place == [len(PROMPT) - 2, 1]
+    share = page.evaluate("page.attention.layers.get(1)[1].stages.pattern.at(-31 * 2 + 1)")
+    assert f"share after softmax is {share:.3f}" in page.locator("#cell").text_content()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + 60, box["y"] + 200)
+    assert page.evaluate("[page.attention.state.query, page.attention.state.key]") != place
+    page.get_by_role("button", name="layer 1, head 1").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "layer 0, head 1"
+
+
+def test_a_place_is_looked_at_with_what_comes_after_it_and_its_neighbours(open_page, text_address, answers):
+    page = open_page(text_address)
+    ready(page)
+    last = page.locator(".lens tbody tr").last.locator("td").all_text_contents()
+    logits = answers.model(torch.tensor([list(PROMPT.encode())]))[0]
+    vocabulary = answers.about()["vocabulary"]
+    assert last == [vocabulary[token] for token in logits.argmax(dim=-1)]
+    page.locator(".chips button").nth(2).click()
+    when(page, "document.querySelector('#neighbours .note').textContent === 'nearest to a:'")
+    when(page, "document.querySelector('#next .note').textContent === 'after a:'")
+    assert int(page.locator("#next .bars button").first.get_attribute("data-token")) == int(logits[2].argmax())
+    page.keyboard.press("ArrowRight")
+    when(page, "document.querySelector('#neighbours .note').textContent === 'nearest to s:'")
+
+
+def test_a_character_that_the_server_refuses_is_said_in_a_line(open_page, text_address):
+    page = open_page(text_address)
+    page.evaluate("page.show([999])")
+    page.wait_for_selector("#trouble:not([hidden])")
+    assert page.locator("#trouble").text_content() == "token 999 is not one of 257"
+
+
+def test_the_page_computes_what_the_digit_network_computes(open_page, digit_address):
+    page = open_page(digit_address)
+    for activation in ("sigmoid", "relu", "tanh", "gelu", "gelu_tanh"):
+        for reading in ("sigmoid", "softmax"):
+            same_outputs(page, digit_answers(activation, reading), reading)
+
+
+def same_outputs(page: "Page", answers: DigitAnswers, reading: str) -> None:
+    """Every activation of a random image, computed in the page and by torch."""
+    image = torch.rand(784, generator=torch.Generator().manual_seed(1))
+    found = page.evaluate(
+        """async ([answer, image, how]) => {
+            const { networkOf, forward } = await import(`${location.href}mlp.js`);
+            return forward(networkOf(answer), image, how).activations.slice(1).map((a) => Array.from(a));
+        }""",
+        [answers.network(AtStep(step=20)), image.tolist(), answers.about()],
+    )
+    a, (*hidden, last) = image, answers.at(20).layers
+    for layer, values in zip(hidden, found, strict=False):
+        a = answers.at(20).activation(layer(a))
+        torch.testing.assert_close(torch.tensor(values), a.detach(), rtol=1e-5, atol=1e-6)
+    outputs = last(a).sigmoid() if reading == "sigmoid" else last(a).softmax(dim=-1)
+    torch.testing.assert_close(torch.tensor(found[-1]), outputs.detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_drawing_is_centred_as_pictures_are(open_page, digit_address):
+    page = open_page(digit_address)
+    generator = torch.Generator().manual_seed(0)
+    for top, bottom, left, right in ((40, 250, 100, 160), (3, 90, 5, 270), (100, 111, 100, 117), (0, 280, 0, 280)):
+        grey = torch.zeros(280, 280, dtype=torch.uint8)
+        grey[top:bottom, left:right] = torch.randint(256, (bottom - top, right - left), generator=generator)
+        found = page.evaluate(
+            "(grey) => Array.from(page.centred(Float32Array.from(atob(grey), (c) => c.charCodeAt(0) / 255), 280))",
+            base64.b64encode(grey.numpy().tobytes()).decode(),
+        )
+        expected = centre(grey.numpy().astype(np.float32) / 255)
+        torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_digit_is_drawn_and_read_at_every_stroke(open_page, digit_address):
+    page = open_page(digit_address)
+    when(page, "page.state.computed !== null")
+    page.get_by_role("button", name="Blank").click()
+    assert page.evaluate("Math.max(...page.state.image)") == 0
+    box = page.locator(".pad").bounding_box()
+    page.mouse.move(box["x"] + 140, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 140, box["y"] + 240, steps=8)
+    page.mouse.up()
+    when(page, "Math.max(...page.state.image) === 1")
+    image = torch.tensor(page.evaluate("Array.from(page.state.image)")).view(28, 28)
+    rows = (image > 0.5).any(dim=1).nonzero().flatten()
+    assert len(rows) in (19, 20, 21) and image[:, 14].sum() > 10  # upright, 20 pixels high, in the middle
+    expected = digit_answers().at(20)(image.flatten()).sigmoid()
+    torch.testing.assert_close(
+        torch.tensor(page.evaluate("Array.from(page.state.computed.activations.at(-1))")),
+        expected,
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    before = page.evaluate("Array.from(page.state.image)")
+    for name in ("shift left", "shift up", "rotate right", "Noise", "A test image"):
+        page.get_by_role("button", name=name).click()
+        after = page.evaluate("Array.from(page.state.image)")
+        assert after != before, name
+        before = after
+    page.get_by_role("button", name="Blank").click()
+    page.locator(".pad").focus()
+    page.keyboard.press("Space")
+    for _ in range(5):
+        page.keyboard.press("ArrowDown")
+    when(page, "Math.max(...page.state.image) === 1")
+
+
+def test_a_neuron_is_chosen_and_the_steps_of_training_are_gone_through(open_page, digit_address):
+    page = open_page(digit_address)
+    when(page, "page.state.computed !== null")
+    page.get_by_role("button", name="layer 1, neuron 3").click()
+    what = page.locator("#chosen .readout")
+    assert what.text_content().startswith("Layer 1, neuron 3: weighted sum ")
+    page.keyboard.press("ArrowDown")
+    assert what.text_content().startswith("Layer 1, neuron 4: ")
+    page.keyboard.press("ArrowRight")
+    assert what.text_content().startswith("Layer 2, neuron 4: ")
+    page.get_by_role("button", name="output 7").click()
+    assert what.text_content().startswith("Output 7: ")
+    outputs = "Array.from(page.state.computed.activations.at(-1))"
+    before, image = page.evaluate(outputs), page.evaluate("Array.from(page.state.image)")
+    page.locator("#training input").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#training output").text_content() == "30"
+    when(page, f"JSON.stringify({outputs}) !== '{before}'.replaceAll(' ', '')")
+    expected = digit_answers().at(30)(torch.tensor(image)).sigmoid()
+    torch.testing.assert_close(torch.tensor(page.evaluate(outputs)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["text", "digits"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_exported_page_opens_from_disk_and_works(open_page, tmp_path, kind, scheme):
+    file = tmp_path / "page.html"
+    file.write_text(standalone(text_answers() if kind == "text" else digit_answers()), encoding="utf-8")
+    page = open_page(file.as_uri(), scheme)
+    if kind == "text":
+        ready(page)
+        assert page.locator(".chips button").count() == len(PROMPT)
+        page.locator("#next input[type=range]").first.fill("0")
+        assert page.locator("#next .share").first.text_content() == "100 %"
+        page.get_by_role("button", name="layer 1, head 0").click()
+        page.locator(".chips button").nth(2).click()
+        when(page, "document.querySelector('#neighbours .note').textContent === 'nearest to a:'")
+        assert page.get_by_role("button", name="Draw a token").is_disabled()
+    else:
+        when(page, "page.state.computed !== null")
+        page.locator("#training input").fill("0")
+        when(page, "document.querySelector('#training output').textContent === '10'")
+        page.get_by_role("button", name="Noise").click()
+    assert page.locator("#trouble").is_hidden()
+
+
+@pytest.mark.parametrize("kind", ["text", "digits"])
+def test_the_page_fits_light_and_dark_down_to_a_tablet(open_page, text_address, digit_address, kind, tmp_path):
+    address = text_address if kind == "text" else digit_address
+    papers = {}
+    for scheme, width in (("light", 1280), ("dark", 768)):
+        page = open_page(address, scheme, width)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        papers[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        nameless = page.evaluate(
+            """[...document.querySelectorAll('button, input, textarea, canvas[tabindex], [role=button]')]
+                .filter((e) => !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length))
+                .map((e) => e.outerHTML)"""
+        )
+        assert not nameless
+        page.screenshot(path=tmp_path / f"{kind}-{scheme}-{width}.png", full_page=True)
+    assert papers["light"] != papers["dark"]
