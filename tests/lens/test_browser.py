@@ -173,6 +173,7 @@ def test_a_text_is_typed_and_its_tokens_are_text_and_never_html(open_page, text_
 
 def test_the_sliders_act_at_once_and_by_keyboard(open_page, text_address):
     page = open_page(text_address)
+    ready(page)
     shares = lambda: page.locator("#next .share").all_text_contents()  # noqa: E731
     before = shares()
     temperature, top_k, top_p = (page.locator("#next input[type=range]").nth(n) for n in range(3))
@@ -193,6 +194,7 @@ def test_the_sliders_act_at_once_and_by_keyboard(open_page, text_address):
 
 def test_a_token_is_chosen_and_the_text_goes_on_from_there(open_page, text_address, answers):
     page = open_page(text_address)
+    ready(page)
     row = page.locator("#next .bars button").nth(2)
     token = int(row.get_attribute("data-token"))
     row.click()
