@@ -35,7 +35,8 @@ export function attentionCard(network, report) {
   }
   roving(overview, () => 1, () => network.n_head);
 
-  const canvas = make("canvas", { tabindex: 0, class: "picture", role: "img", "aria-describedby": "cell" });
+  const named = { role: "img", "aria-label": "attention", "aria-describedby": "cell" };
+  const canvas = make("canvas", { tabindex: 0, class: "picture", ...named });
   const readout = make("p", { id: "cell", class: "readout", "aria-live": "polite" });
   const strip = make("canvas", { class: "strip", "aria-hidden": "true" });
   const place = make("p", { class: "note" });
