@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsConfigDict, SettingsError
 
 from configs.errors import OneLineParser, UserError, did_you_mean
 from configs.schema import DURATIONS, Config, DataConfig, GPTConfig, LogConfig, OptimConfig, TrainConfig
@@ -59,7 +59,10 @@ def parse(arguments: list[str]) -> Command:
     files, options = arguments[:count], arguments[count:]
     parser = OneLineParser("train.py", USAGE, "Train a network.", EXAMPLE, allow_abbrev=False)
     options = gathered(["--dry_run" if word == "--dry-run" else word for word in map(underscores, options)])
-    given = CliSettingsSource(Options, cli_parse_args=options, root_parser=parser)()
+    try:
+        given = CliSettingsSource(Options, cli_parse_args=options, root_parser=parser)()
+    except SettingsError as error:  # a list or a table that breaks off, as one that a shell has cut at its spaces
+        raise UserError(f"{CLI}: {error}; put a list in quotes: --model.sizes '[784, 10]'") from error
     flags = {name: given.pop(name, False) for name in ("resume", "overwrite", "dry_run")}
     run = given.pop("run", Path(files[0]).stem if files else None)
     if not (files or flags["resume"]) or run is None:
