@@ -61,8 +61,9 @@ def parse(arguments: list[str]) -> Command:
     options = gathered(["--dry_run" if word == "--dry-run" else word for word in map(underscores, options)])
     try:
         given = CliSettingsSource(Options, cli_parse_args=options, root_parser=parser)()
-    except SettingsError as error:
-        raise UserError(f"{CLI}: a list is written '[1, 2]'; can't read {' '.join(options)}") from error
+    except SettingsError as error:  # a list or a table that breaks off, as one that a shell has cut at its spaces
+        words = " ".join(options)
+            raise UserError(f"{CLI}: can't read {words}; put a list in quotes: --model.sizes '[784, 10]'") from error
     flags = {name: given.pop(name, False) for name in ("resume", "overwrite", "dry_run")}
     run = given.pop("run", Path(files[0]).stem if files else None)
     if not (files or flags["resume"]) or run is None:

@@ -51,7 +51,7 @@ class OneLineParser(argparse.ArgumentParser):
         words = message.removeprefix("unrecognized arguments: ").split()
         if words == message.split():
             raise UserError(f"command line: {message}")
-        option = words[0].split("=")[0] if words else ""
+        option = " ".join(words[:1]).split("=")[0]  # no word at all where a shell's variable was empty
         if not option.startswith("-"):
             raise UserError(f"command line: {option!r} is one word too many")
         known = [name for name in self._option_string_actions if name.startswith("--")]
