@@ -63,7 +63,7 @@ def parse(arguments: list[str]) -> Command:
         given = CliSettingsSource(Options, cli_parse_args=options, root_parser=parser)()
     except SettingsError as error:  # a list or a table that breaks off, as one that a shell has cut at its spaces
         words = " ".join(options)
-            raise UserError(f"{CLI}: can't read {words}; put a list in quotes: --model.sizes '[784, 10]'") from error
+        raise UserError(f"{CLI}: can't read {words}; put a list in quotes: --model.sizes '[784, 10]'") from error
     flags = {name: given.pop(name, False) for name in ("resume", "overwrite", "dry_run")}
     run = given.pop("run", Path(files[0]).stem if files else None)
     if not (files or flags["resume"]) or run is None:
