@@ -156,6 +156,7 @@ def test_a_small_file_has_a_megabyte_and_131072_values_at_most(tmp_path):
         small(file, values=8)
 
 
+@pytest.mark.timeout(30)  # a pipe that is opened is waited for without end
 def test_what_is_no_file_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "x")
     damaged(tmp_path / "x", "is not a file")

@@ -246,6 +246,9 @@ def test_help_names_the_program_every_setting_and_an_example(workplace, capsys):
     assert said.startswith("usage: python train.py CONFIG...") and "\nTrain a network.\n" in said
     assert " ".join(said.split()).endswith(f" {EXAMPLE}") and EXAMPLE.startswith("for example: python train.py ")
     assert all(f"--{name} " in said for name in SETTINGS if name != "model.lora")
+    for flag in ("stopped, or start it", "replace the run if it exists", "would be done, and do nothing"):
+        assert f"{flag} (default: False) " in " ".join(said.split())
+    assert not any(word in said for word in ("null", "JSON", "None}"))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Digits: numbered batches without end, splits that stay apart, and images as the original files have them."""
 
 import gzip
+import hashlib
 import importlib.util
 import os
 import subprocess
@@ -281,6 +282,18 @@ def test_augmentation_is_drawn_from_the_seed_and_the_batchs_number():
     x = {(seed, n): Digits(one, seed, augmented=True).batch("train", n, 1)[0] for seed in (0, 1) for n in (0, 1)}
     assert x[0, 0].equal(Digits(one, 0, augmented=True).batch("train", 0, 1)[0])
     assert len({tuple(image.flatten().tolist()) for image in x.values()}) == 4
+
+
+def test_orders_and_turns_are_those_of_every_version_so_that_a_run_can_go_on_after_an_update():
+    def generator(*parts: int | str) -> torch.Generator:
+        digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest, "little") // 2)
+
+    images, labels = torch.arange(6 * PIXELS, dtype=torch.uint8).view(6, PIXELS), torch.arange(6)
+    digits = Digits({"train": (images, labels)}, seed=3, augmented=True)
+    order = torch.randperm(6, generator=generator(3, "epoch", 1))
+    x, y = digits.batch("train", 2, 3)
+    assert y.equal(order[:3]) and x.equal(augment(images[order[:3]].float() / 255, generator(3, "augment", 2)))
 
 
 def test_only_training_images_are_augmented(shipped):
