@@ -19,6 +19,8 @@ demo: .venv/installed
 	@echo "\n== Now try (all offline but the last, which downloads 1 MB of Shakespeare):"
 	@echo "  $(BIN)/python sample.py python --prompt 'def read(' --temperature 0.5 --top-k 20"
 	@echo "  $(BIN)/python sample.py digits_demo --image YOUR_DIGIT.png"
+	@echo "  $(BIN)/python explore.py digits_demo weights --out weights.png"
+	@echo "  $(BIN)/python -m pip install -e '.[page]' && $(BIN)/python explore.py python"
 	@echo "  $(BIN)/python train.py configs/finetune.toml --data.path YOUR_TEXT.txt --run mine"
 	@echo "  $(BIN)/python train.py configs/shakespeare.toml"
 

@@ -75,10 +75,10 @@ def world(tmp_path_factory) -> Path:
     return folder
 
 
-def watch(event: str, _: tuple) -> None:
-    """Notes what would be an execution."""
-    if event in FORBIDDEN and EXECUTED[:1] == ["watching"]:
-        EXECUTED.append(event)
+def watch(event: str, _: tuple, forbidden: frozenset[str] = frozenset(FORBIDDEN), found: list[str] = EXECUTED) -> None:
+    """Notes what would be an execution. Its defaults outlive this module, as the hook does."""
+    if event in forbidden and found[:1] == ["watching"]:
+        found.append(event)
 
 
 sys.addaudithook(watch)
