@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
@@ -138,8 +137,7 @@ def test_a_hostile_file_is_refused_in_one_line_wherever_it_lies(watched, world, 
 
 
 def measured(command: list[str]) -> tuple[int, str, float, float]:
-    """Exit code, stderr, seconds and peak megabytes of a command in a process of its own."""
-    begin = time.monotonic()
+    """Exit code, stderr, processor seconds and peak megabytes of a command in a process of its own."""
     done = subprocess.Popen(
         [sys.executable, ROOT / command[0], *command[1:]], stdout=subprocess.DEVNULL, stderr=Path("err").open("w")
     )
@@ -147,7 +145,7 @@ def measured(command: list[str]) -> tuple[int, str, float, float]:
     _, status, usage = os.wait4(done.pid, 0)
     signal.alarm(0)
     done.returncode = os.waitstatus_to_exitcode(status)
-    return done.returncode, Path("err").read_text(), time.monotonic() - begin, usage.ru_maxrss / 1024
+    return done.returncode, Path("err").read_text(), usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 @pytest.mark.campaign
