@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, CliImplicitFlag, CliSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, CliSettingsSource, CliToggleFlag, SettingsConfigDict, SettingsError
 
 from configs.errors import OneLineParser, UserError, did_you_mean
 from configs.schema import DURATIONS, Config, DataConfig, GPTConfig, LogConfig, OptimConfig, TrainConfig
@@ -32,11 +32,11 @@ class Options(Config, BaseSettings):
 
     run: str | None = None
     """name of a folder under runs/, or a path (default: the first config's name)"""
-    resume: CliImplicitFlag[bool] = False
+    resume: CliToggleFlag[bool] = False
     """continue the run where it stopped, or start it"""
-    overwrite: CliImplicitFlag[bool] = False
+    overwrite: CliToggleFlag[bool] = False
     """replace the run if it exists"""
-    dry_run: CliImplicitFlag[bool] = False
+    dry_run: CliToggleFlag[bool] = False
     """say what would be done, and do nothing"""
 
 
@@ -58,7 +58,7 @@ def parse(arguments: list[str]) -> Command:
     count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     files, options = arguments[:count], arguments[count:]
     parser = OneLineParser("train.py", USAGE, "Train a network.", EXAMPLE, allow_abbrev=False)
-    options = gathered(["--dry_run" if word == "--dry-run" else word for word in map(underscores, options)])
+    options = gathered([*map(underscores, options)])
     try:
         given = CliSettingsSource(Options, cli_parse_args=options, root_parser=parser)()
     except SettingsError as error:  # a list or a table that breaks off, as one that a shell has cut at its spaces
@@ -170,7 +170,7 @@ def check(settings: dict[str, Any], origins: dict[str, str]) -> Config:
 
 def explain(error: Any, origins: dict[str, str]) -> str:
     """One line for one of pydantic's errors: file, key, what was expected, what was found."""
-    path = [str(part) for part in error["loc"] if part not in ("mlp", "gpt", "auto")]
+    path = [str(part) for part in error["loc"] if part not in ("mlp", "gpt", "auto", "literal['auto']")]
     name = ".".join(path)
     inside = [origin for key, origin in origins.items() if f"{key}.".startswith(f"{name}.") or not name]
     around = [origin for key, origin in origins.items() if name.startswith(f"{key}.")]
@@ -178,7 +178,7 @@ def explain(error: Any, origins: dict[str, str]) -> str:
     message = error["msg"].removeprefix("Value error, ")
     kind = 'model.kind must be "mlp", "gpt" or "auto"'
     answers = {
-        "extra_forbidden": f"there is no setting {name}{did_you_mean(name, {*SETTINGS} - {name})}",
+        "extra_forbidden": f"there is no setting {name}{did_you_mean(name, {*SETTINGS, *TABLES} - {name})}",
         "missing": f"{name} is missing",
         "union_tag_invalid": kind,
         "union_tag_not_found": kind,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,25 @@ settings.register_profile("thousand", max_examples=1000)  # pytest --hypothesis-
 if TYPE_CHECKING:
     from data.text import Text
     from data.tokenizer import Tokenizer
+
+TINY = """
+[model]
+kind = "gpt"
+n_layer = 2
+n_head = 2
+n_embd = 16
+context_length = 16
+[data]
+path = "poem.txt"
+[train]
+steps = 12
+batch_size = 4
+eval_every = 4
+threads = 1
+[log]
+every = 1
+sample_tokens = 8
+"""
 
 Shell = Callable[..., tuple[int, str, str]]
 
@@ -95,27 +115,21 @@ def poem(workplace: Path) -> Path:
 def tiny(poem: Path) -> list[str]:
     """The words that train a very small GPT on the poem in about a second."""
     file = poem.with_name("tiny.toml")
-    file.write_text(
-        """
-        [model]
-        kind = "gpt"
-        n_layer = 2
-        n_head = 2
-        n_embd = 16
-        context_length = 16
-        [data]
-        path = "poem.txt"
-        [train]
-        steps = 12
-        batch_size = 4
-        eval_every = 4
-        threads = 1
-        [log]
-        every = 1
-        sample_tokens = 8
-        """
-    )
+    file.write_text(TINY)
     return ["tiny.toml"]
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Make imports of a package fail as if it weren't installed."""
+
+    def block(*packages: str) -> None:
+        for package in packages:
+            for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
+                monkeypatch.delitem(sys.modules, name)
+            monkeypatch.setitem(sys.modules, package, None)
+
+    return block
 
 
 def data_folder() -> Path:

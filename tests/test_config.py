@@ -247,7 +247,8 @@ def test_help_names_the_program_every_setting_and_an_example(workplace, capsys):
     assert " ".join(said.split()).endswith(f" {EXAMPLE}") and EXAMPLE.startswith("for example: python train.py ")
     assert all(f"--{name} " in said for name in SETTINGS if name != "model.lora")
     for flag in ("stopped, or start it", "replace the run if it exists", "would be done, and do nothing"):
-        assert f"{flag} (default: False) " in " ".join(said.split())
+        assert f" {flag} " in " ".join(said.split())
+    assert "--no-" not in said  # what no one has to turn off
     assert not any(word in said for word in ("null", "JSON", "None}"))
 
 
@@ -356,7 +357,7 @@ def test_a_mistake_is_looked_for_where_the_setting_was_given_last():
 
 def test_what_is_wrong_is_named_before_what_is_missing():
     assert refusal({"log.every": 0}).startswith("config: log.every: ")
-    assert refusal({"trian.steps": 3}) == "config: there is no setting trian"
+    assert refusal({"trian.steps": 3}) == "config: there is no setting trian; did you mean train?"
     assert refusal({"log.evry": 3}) == "config: there is no setting log.evry; did you mean log.every?"
 
 

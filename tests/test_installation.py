@@ -1,21 +1,6 @@
 """What is missing costs one line, and what is enough is enough."""
 
-import sys
-
 import pytest
-
-
-@pytest.fixture
-def without(monkeypatch):
-    """Make imports of a package fail as if it weren't installed."""
-
-    def block(*packages: str) -> None:
-        for package in packages:
-            for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
-                monkeypatch.delitem(sys.modules, name)
-            monkeypatch.setitem(sys.modules, package, None)
-
-    return block
 
 
 def test_own_text_needs_no_optional_package(shell, tiny, without):

@@ -36,7 +36,7 @@ def digits(shell, workplace) -> str:
 
 CONFIGS = {
     "unknown key": ("[train]\nstepz = 3", ["bad.toml", "train.stepz", "did you mean train.steps"]),
-    "unknown section": ("[trian]\nsteps = 3", ["bad.toml", "trian"]),
+    "unknown section": ("[trian]\nsteps = 3", ["bad.toml", "trian", "did you mean train?"]),
     "wrong type": ('[train]\nsteps = "many"', ["bad.toml", "train.steps", "'many'"]),
     "number as text": ('[optim]\nlr = "1e-3"', ["bad.toml", "optim.lr", "'1e-3'"]),
     "boolean as number": ("[train]\nsteps = true", ["bad.toml", "train.steps", "True"]),
@@ -67,6 +67,7 @@ OPTIONS = {
     "wrong type": (["--optim.lr", "fast"], ["command line", "optim.lr", "'fast'"]),
     "out of bounds": (["--optim.lr=-1"], ["command line", "optim.lr", "-1"]),
     "no value": (["--optim.lr"], ["--optim.lr"]),
+    "no threads": (["--train.threads", "0"], ["train.threads: "]),
     "config after options": (["--train.seed", "3", "tiny.toml"], ["tiny.toml"]),
     "both": (["--resume", "--overwrite"], ["--resume", "--overwrite"]),
     "run without a name": (["--run", ""], ["--run"]),

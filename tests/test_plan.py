@@ -15,7 +15,7 @@ from configs.command import check, read
 from configs.schema import Config
 from tests.conftest import ROOT
 from tests.test_mistakes import one_line
-from training import dryrun, plan
+from training import dryrun, footprint, loss, plan
 from training.cost import count_parameters, moments
 from training.footprint import activations, block_activations, in_smaller_batches, memory_of
 from training.forecast import fits, flops, scaled, targets_in_a_step
@@ -130,6 +130,10 @@ def test_what_does_not_fit_is_offered_in_the_largest_batches_that_do():
     smaller = in_smaller_batches(config, peak(24))
     assert smaller and (smaller.train.batch_size, smaller.train.accumulate) == (24, 8)
     assert in_smaller_batches(config, peak(1) - 1) is None
+
+
+def test_logits_are_taken_in_parts_from_where_the_loss_does_it():
+    assert footprint.IN_PARTS == loss.AT_ONCE
 
 
 def test_gpt_3_takes_the_operations_of_its_paper():

@@ -11,6 +11,8 @@ from training.parameters import parameters
 
 HALF = 2  # bytes of a bfloat16
 LOGIT_COPIES = 4  # logits, their log-softmax, and the gradients of both, all there at the same moment
+IN_PARTS = 2**22  # logits; more than that are taken in parts, and then there are fewer copies, and some of a part
+COPIES_IN_PARTS, COPIES_OF_A_PART = 2.5, 5  # measured with 50,257 tokens, 256 and 2,000 rows
 STACKS = 4  # of the hidden matrices of one shape while Muon makes their step orthogonal
 PROGRAM = 215 * 10**6  # bytes of code and caches that training adds to an imported torch (2.14 on Linux)
 SQUASHING = ("sigmoid", "relu", "tanh")  # their gradient needs the output alone; gelu's needs the input too
@@ -71,13 +73,21 @@ def logits(config: Config) -> int:
     return SINGLE * config.train.batch_size * model.context_length * model.vocab_size
 
 
+def logit_memory(once: int, half: bool) -> tuple[int, str]:
+    """Bytes that logits and all that the loss makes of them take, and in words why; `once` is they alone in float32."""
+    if once // SINGLE <= IN_PARTS:
+        return int((LOGIT_COPIES + 0.5 * half) * once), f"{LOGIT_COPIES} copies"
+    each = once // 2 if half else once
+    return int(COPIES_IN_PARTS * each) + COPIES_OF_A_PART * SINGLE * IN_PARTS, "their gradients, and a part in float32"
+
+
 def memory_of(config: Config) -> Memory:
     """What training takes, part by part."""
     model, optim = config.model, config.optim
     count, learning, kept = count_parameters(config), count_parameters(config, learning=True), moments(config)
     weights, gradients, state = SINGLE * count, SINGLE * learning, SINGLE * kept
     back, once = activations(config), logits(config)
-    copies = LOGIT_COPIES + 0.5 * (config.train.dtype == "bfloat16")
+    scores, copies = logit_memory(once, config.train.dtype == "bfloat16")
     batch = config.train.batch_size
     examples = f"{batch:,} image{'s' * (batch > 1)}"
     cache, twice = 0, 0
@@ -96,10 +106,10 @@ def memory_of(config: Config) -> Memory:
         ),
         Part("optimiser", state, f"{optim.name} keeps {kept:,} numbers"),
         Part("activations", back, f"{examples}, kept for the way back"),
-        Part("logits", int(copies * once), f"{once // SINGLE:,}, {LOGIT_COPIES} copies"),
+        Part("logits", scores, f"{once // SINGLE:,}, {copies}"),
         Part("program", program, "code and caches, beside an imported torch"),
     ]
-    before = weights + state + back + int(copies * once) + gradients * (config.train.accumulate > 1)
+    before = weights + state + back + scores + gradients * (config.train.accumulate > 1)
     after = weights + state + back + gradients + max(twice + once, stacks(config))
     return Memory(parts, max(before, after) + program, cache)
 

@@ -21,10 +21,10 @@ export async function digitPage(about, root, report) {
     draw();
   });
   const centring = make("input", { type: "checkbox", checked: true });
-  const given = (image) => { state.image = image; pad.paint(image); draw(); };
+  const given = (image, example = false) => { state.image = image; pad.paint(image, example); draw(); };
   const specimen = () => {
     const place = (state.specimen = (state.specimen + 1) % (specimens.length / 784)) * 784;
-    given(Float32Array.from(specimens.subarray(place, place + 784), (grey) => grey / 255));
+    given(Float32Array.from(specimens.subarray(place, place + 784), (grey) => grey / 255), true);
   };
   const button = (text, act, label = text) => make("button", { type: "button", "aria-label": label, onclick: act }, text);
   const changed = (change) => () => given(change(state.image));

@@ -11,7 +11,7 @@ export function drawingPad(inked) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   const mark = make("span", { class: "pen", hidden: true });
   const pen = { x: EDGE / 2, y: EDGE / 2, down: false };
-  let before = null, waiting = false;
+  let before = null, waiting = false, example = false;
 
   /** Once for each frame, however many points came. */
   function tell() {
@@ -26,6 +26,8 @@ export function drawingPad(inked) {
   }
 
   function line(x, y) {
+    if (example) context.clearRect(0, 0, EDGE, EDGE);
+    example = false;
     Object.assign(context, { lineWidth: PEN, lineCap: "round", lineJoin: "round", strokeStyle: "#fff" });
     context.beginPath();
     context.moveTo(before.x, before.y);
@@ -71,8 +73,9 @@ export function drawingPad(inked) {
 
   return {
     element: make("div", { class: "padbox" }, canvas, mark),
-    /** Show an image of 28 x 28 on the pad; nothing is told. */
-    paint(image) {
+    /** Show an image of 28 x 28 on the pad; nothing is told. The first stroke wipes away one that is only an example. */
+    paint(image, wiped = false) {
+      example = wiped;
       for (let place = 0; place < image.length; place++) {
         const grey = Math.round(255 * image[place]);
         context.fillStyle = `rgb(${grey} ${grey} ${grey})`;

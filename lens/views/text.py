@@ -73,6 +73,7 @@ def in_view(tokens: list[int], context: int) -> list[int]:
     return view
 
 
+COLUMNS = 14  # places that a logit lens shows
 MOST = 256  # tokens in a picture of attention: all heads' grids grow with their square
 
 
@@ -155,9 +156,10 @@ def one_head(found: list[Attention], layer: int, head: int, names: list[str]) ->
 def logit_lens_view(request: Request) -> Seen:
     """The guess after every layer, at each of the last few positions."""
     network, restored = speaking(request)
-    tokens = in_view(tokens_of(request, network, restored, min(14, network.context)), network.context)
+    tokens = in_view(tokens_of(request, network, restored, min(COLUMNS, network.context)), network.context)
     seen = logit_lens(network.model, capture(network.model, torch.tensor([tokens])))
-    shown = slice(max(0, len(tokens) - 14), len(tokens))
+    shown = slice(max(0, len(tokens) - COLUMNS), len(tokens))
+    title = f"{network.name}, the last {COLUMNS} of {len(tokens)} tokens" if shown.start else network.name
     names = labels(network.tokenizer, tokens)[shown]
     guesses = [labels(network.tokenizer, row[shown]) for row in seen.tokens.tolist()]
     shares = seen.probabilities[:, shown].numpy()
@@ -166,7 +168,7 @@ def logit_lens_view(request: Request) -> Seen:
         (depth, *(f"{guess} {share:.0%}" for guess, share in zip(*row, strict=True)))
         for depth, *row in zip(depths, guesses, shares.tolist(), strict=True)
     ]
-    text = f"{network.name}\n\n" + table(("after reading", *names), rows, left=len(names) + 1)
+    text = f"{title}\n\n" + table(("after reading", *names), rows, left=len(names) + 1)
     sentence = (
         "Each row reads the vectors after one more layer as if it were the last: the likeliest next token and its "
         "probability; the last row is the network's own answer, and below it stands what came "
@@ -176,7 +178,7 @@ def logit_lens_view(request: Request) -> Seen:
     def draw():
         from lens.figures import text as figures
 
-        return figures.logit_lens(guesses, shares, depths, names, network.name, sentence)
+        return figures.logit_lens(guesses, shares, depths, names, title, sentence)
 
     return Seen(text, sentence, draw)
 

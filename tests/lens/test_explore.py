@@ -10,7 +10,7 @@ import torch
 
 from lens.paint import STYLE
 from lens.request import DEMOS, VIEWS
-from tests.conftest import POEM, ROOT
+from tests.conftest import POEM, ROOT, TINY
 from tests.test_mistakes import one_line
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -20,21 +20,6 @@ LESSONS = (
 )  # fmt: skip
 
 
-TEXT = """
-[model]
-kind = "gpt"
-n_layer = 2
-n_head = 2
-n_embd = 16
-context_length = 16
-[data]
-path = "poem.txt"
-[train]
-steps = 2
-eval_every = 2
-[log]
-sample_tokens = 0
-"""
 LORA = """
 [model]
 kind = "auto"
@@ -49,6 +34,7 @@ eval_every = 2
 [log]
 sample_tokens = 0
 """
+SHORT = ["--train.steps", "2", "--train.eval_every", "2", "--log.sample_tokens", "0"]
 DIGITS = '[model]\nkind = "mlp"\n[data]\npath = "mnist-5k"\n[train]\nsteps = 2\neval_every = 2\n'
 
 
@@ -66,7 +52,7 @@ def runs(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("runs")
     (folder / "poem.txt").write_text(POEM)
-    (folder / "tiny.toml").write_text(TEXT)
+    (folder / "tiny.toml").write_text(TINY)
     (folder / "d.toml").write_text(DIGITS)
     (folder / "lora.toml").write_text(LORA)
     with pytest.MonkeyPatch.context() as patch:
@@ -74,8 +60,8 @@ def runs(tmp_path_factory):
         patch.delenv("PELLUCID_DATA", raising=False)  # MNIST's own test images are slow to read
         patch.setattr(train, "draw_curves", lambda folder: None)
         for words in (
-            ["tiny.toml"],
-            ["tiny.toml", "--run", "bytes", "--data.tokenizer", "byte", "--model.context_length", "64"],
+            ["tiny.toml", *SHORT],
+            ["tiny.toml", *SHORT, "--run", "bytes", "--data.tokenizer", "byte", "--model.context_length", "64"],
             ["d.toml"],
             ["lora.toml"],
         ):
@@ -95,19 +81,6 @@ def digits(trained, monkeypatch) -> str:
     """The digit run beside it."""
     monkeypatch.delenv("PELLUCID_DATA", raising=False)
     return "d"
-
-
-@pytest.fixture
-def without(monkeypatch):
-    """Make imports of a package fail as if it weren't installed."""
-
-    def block(*packages: str) -> None:
-        for package in packages:
-            for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
-                monkeypatch.delitem(sys.modules, name)
-            monkeypatch.setitem(sys.modules, package, None)
-
-    return block
 
 
 def seen(result: tuple[int, str, str], file=None) -> str:
