@@ -202,7 +202,7 @@ def check_page(given: dict[str, Any]) -> None:
         missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
         if missing:
             raise UserError(
-                f"the page needs {' and '.join(missing)}, which is not installed: pip install fastapi uvicorn", 1
+                f"the page needs {' and '.join(missing)}, not installed here: pip install fastapi uvicorn", 1
             )
     elif export.suffix.lower() not in (".html", ".htm") or not export.parent.is_dir() or export.is_dir():
         raise UserError(f"--export {export}: must be a .html file in a folder that is there")
