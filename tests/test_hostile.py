@@ -166,10 +166,23 @@ def test_a_refusal_costs_a_second_and_200_megabytes_at_most(world, workplace):
             code, err, *baselines[command] = measured(words_for_good)  # type: ignore[assignment]
             assert code == 0, err
         shutil.rmtree("runs"), shutil.rmtree("out", ignore_errors=True)
-        copy(world, workplace)
-        plant(payload, place)
-        code, err, seconds, megabytes = measured(words)
-        base_seconds, base_megabytes = baselines[command]
+        for _ in range(3):  # what else the machine does can only add to it
+            copy(world, workplace)
+            plant(payload, place)
+            code, err, seconds, megabytes = measured(words)
+            baseline = command
+            if passed_over(place, command, code, err):  # then the run begins again, as if there were no checkpoint
+                baseline = f"{command}, without a checkpoint"
+                if baseline not in baselines:
+                    copy(world, workplace)
+                    shutil.rmtree("runs/tiny/checkpoints")
+                    begun, said_then, *baselines[baseline] = measured(words)  # type: ignore[assignment]
+                    assert begun == 0, said_then
+                    copy(world, workplace)
+                    plant(payload, place)
+            base_seconds, base_megabytes = baselines[baseline]
+            if seconds - base_seconds <= 1:
+                break
         rows.append(
             {
                 "payload": payload,
