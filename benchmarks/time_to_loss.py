@@ -1,0 +1,135 @@
+"""How soon a loss is reached, recipe against recipe: python -m benchmarks.time_to_loss [--seeds 3].
+
+The same network on Tiny Shakespeare (4 layers, 4 heads, 128 wide, context 64) by AdamW as most scripts have it
+(configs/shakespeare_adamw.toml), by AdamW tuned as hard as Muon was, and by Muon. All three learn in one process, ten
+steps each in turn, so that a noisy machine hits all alike; looking at the whole validation split is not counted. Then
+`configs/shakespeare.toml`, whatever its network, gets the seconds that the first took, and its loss is what counts.
+Results go to benchmarks/results/time_to_loss.json.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import train
+from benchmarks.figures import PUBLIC, RESULTS, ROOT, Rows, final, learn, summary
+from configs.errors import answer
+from training.evaluate import evaluate
+from training.learner import Learner, build_learner
+from training.loss import cross_entropy
+from training.optim import learning_rate, set_learning_rate
+from training.prepare import prepare
+from training.run import machine, understand
+
+TARGET = 1.898
+TURN = 10  # steps
+MODERN = "--model.position rotary --model.activation gelu --model.bias false --optim.weight_decay 0 --optim.min_lr 0"
+RECIPES = {  # beside shakespeare_adamw.toml
+    "adamw": "",
+    "adamw_tuned": f"{MODERN} --optim.schedule linear --optim.lr 4e-3 --optim.warmup_steps 50 --optim.betas [0.9,0.95] "
+    "--train.steps 900",
+    "muon": f"{MODERN} --optim.name muon --optim.schedule linear --optim.lr 2e-2 --optim.muon_lr 4e-2 "
+    "--optim.momentum 0.85 --optim.warmup_steps 0 --train.steps 260",
+}
+
+
+@dataclass
+class Contender:
+    """A recipe under way."""
+
+    learner: Learner
+    steps: int
+    step: int = 0
+    seconds: float = 0.0
+    loss: float = float("inf")
+
+    def turn(self) -> None:
+        """Some steps by the clock, then perhaps a look without it."""
+        optim = self.learner.config.optim
+        begin = time.perf_counter()
+        for _ in range(TURN):
+            rate = learning_rate(self.step, self.steps, optim)
+            set_learning_rate(self.learner.optimizers, rate / optim.lr)
+            train.update(self.learner, self.step)
+            self.step += 1
+        self.seconds += time.perf_counter() - begin
+        if self.step >= 0.8 * self.steps and self.step % (self.steps // 50 // TURN * TURN or TURN) == 0:
+            self.loss = self.look()
+
+    def look(self) -> float:
+        """The loss over the whole validation split."""
+        result = evaluate(self.learner.model, self.learner.data, "val", cross_entropy, size=32)
+        assert result is not None
+        return result.loss
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is there, or its schedule is over."""
+        return self.loss <= TARGET or self.step >= self.steps
+
+
+def contender(words: list[str], run: str, seed: int) -> Contender:
+    """A recipe before its first step."""
+    file = str(ROOT / "configs" / "shakespeare_adamw.toml")
+    with redirect_stderr(io.StringIO()):
+        job = prepare(understand([file, "--run", run, "--train.seed", str(seed), *words]), lambda *_: 1.0)
+    assert job is not None and job.config.train.steps
+    with job.run:
+        return Contender(build_learner(job.config, job.data), job.config.train.steps)
+
+
+def race(seed: int) -> dict[str, Any]:
+    """All recipes from one seed until each has reached the loss or the end of its schedule."""
+    racing = {name: contender(words.split(), f"{name}{seed}", seed) for name, words in RECIPES.items()}
+    while waiting := [one for one in racing.values() if not one.ended]:
+        for one in waiting:
+            one.turn()
+    row: dict[str, Any] = {"seed": seed}
+    for name, one in racing.items():
+        found = {"steps": one.step, "seconds": round(one.seconds, 2), "loss": round(one.loss, 4)}
+        row |= {f"{name}_{key}": value for key, value in found.items()}
+    row["muon_of_adamw"] = round(row["muon_seconds"] / row["adamw_seconds"], 4)
+    row["muon_of_adamw_tuned"] = round(row["muon_seconds"] / row["adamw_tuned_seconds"], 4)
+    return row
+
+
+def in_the_same_time(seed: int, seconds: float) -> dict[str, Any]:
+    """What shakespeare.toml comes to in so many seconds, evaluations and checkpoints included."""
+    log, taken = learn("shakespeare", f"best{seed}", "--train.seed", seed, "--train.minutes", seconds / 60)
+    return {"same_time_loss": final(log, "val_loss"), "same_time_seconds": round(taken, 1)}
+
+
+def main() -> None:
+    """Race and write down."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    seeds = parser.parse_args().seeds
+    rows: Rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        for seed in range(seeds):
+            row = race(seed)
+            rows.append(row | in_the_same_time(seed, row["adamw_seconds"]))
+            write(rows)
+        os.chdir(ROOT)
+
+
+def write(rows: Rows) -> None:
+    """What there is so far, with a summary, to the terminal and the file."""
+    about = {name: machine()[name] for name in PUBLIC} | {"threads": torch.get_num_threads()}
+    result = {"figure": "time_to_loss", "target": TARGET, "rows": rows, "summary": summary(rows), "machine": about}
+    (RESULTS / "time_to_loss.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(rows[-1]), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(answer(main))

@@ -1,0 +1,208 @@
+"""Tokens per second of training, beside others: python -m benchmarks.training [SIZE...] [--turns 7].
+
+A plain loop in float32 around the same network, Hugging Face's GPT-2 with its own loop (eager, bfloat16 autocast,
+compiled), ours as `train.py` makes its steps, and ours compiled: all in one process, in turn, a step each, medians.
+Peaks of memory come from a process for each. Results go to benchmarks/results/training.json.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import train
+from benchmarks.figures import PUBLIC, RESULTS
+from configs.errors import answer
+from configs.schema import Config
+from data.dataset import Dataset
+from model import GPTConfig
+from training.compiled import compiled
+from training.learner import build_learner
+from training.run import machine
+
+SIZES: dict[str, tuple[dict[str, int], int]] = {  # the network, and windows in a step
+    "0.8M": ({"n_layer": 4, "n_head": 4, "n_embd": 128, "context_length": 64, "vocab_size": 65}, 12),
+    "10.7M": ({"n_layer": 6, "n_head": 6, "n_embd": 384, "context_length": 256, "vocab_size": 65}, 8),
+    "124M": ({"context_length": 256}, 1),
+}
+SKIPPED = 2  # first steps, which wait for memory and compilers
+
+Step = Callable[[int], Any]
+
+
+class Noise:
+    """Random tokens in numbered batches: what a step costs doesn't depend on what it reads."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        self.positions = config.context_length
+        self.tokens = torch.randint(config.vocab_size, (2**16,), generator=torch.Generator().manual_seed(0))
+
+    def batch(self, split: str, number: int, size: int) -> tuple[Tensor, Tensor]:
+        """Windows and what follows each of their tokens."""
+        length = len(self.tokens) - self.positions - 1
+        starts = torch.randint(length, (size,), generator=torch.Generator().manual_seed(number))
+        windows = torch.stack([self.tokens[start : start + self.positions + 1] for start in starts])
+        return windows[:, :-1], windows[:, 1:]
+
+    def count(self, split: str) -> int:
+        """How many windows there are."""
+        return len(self.tokens) - self.positions
+
+
+def config_of(size: str, activation: str = "gelu_tanh", **settings: Any) -> Config:
+    """A run of AdamW on a network of this size, with GPT-2's activation if no other is named."""
+    network, windows = SIZES[size]
+    threads = torch.get_num_threads()
+    steps = {"steps": 1000, "batch_size": windows, "device": "cpu", "threads": threads, "compile": "off"}
+    optim = {"lr": 1e-4, "weight_decay": 0.1, "grad_clip": 1.0}
+    return Config.model_validate(
+        {
+            "model": {"kind": "gpt", "activation": activation, **network},
+            "data": {"path": "noise"},
+            "optim": optim,
+            "train": steps | {"dtype": "float32"} | settings,
+        }
+    )
+
+
+def ours(size: str, **settings: Any) -> Step:
+    """Steps as train.py makes them."""
+    config = config_of(size, **settings)
+    assert isinstance(config.model, GPTConfig)
+    data: Dataset = Noise(config.model)  # type: ignore[assignment]
+    return partial(train.update, build_learner(config, data))
+
+
+def loop(model: nn.Module, logits: Callable[[Tensor], Tensor], size: str, autocast: bool = False) -> Step:
+    """A short script's step: batch, loss, backward, clipping, AdamW as torch has it."""
+    data, windows = Noise(GPTConfig(**SIZES[size][0])), SIZES[size][1]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, betas=(0.9, 0.95))
+    model.train()
+
+    def step(number: int) -> None:
+        x, y = data.batch("train", number, windows)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            scores = logits(x)
+            loss = F.cross_entropy(scores.flatten(0, 1), y.flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        float(loss.detach())
+
+    return step
+
+
+def plain(size: str) -> Step:
+    """The loop around our network, eager and in float32."""
+    model = build_learner(config_of(size), Noise(GPTConfig(**SIZES[size][0]))).model  # type: ignore[arg-type]
+    return loop(model, model, size)
+
+
+def huggingface(size: str, autocast: bool = False, compile: bool = False) -> Step:
+    """The loop around Hugging Face's network, without dropout."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    network = GPTConfig(**SIZES[size][0])
+    model = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=network.vocab_size,
+            n_positions=network.context_length,
+            n_embd=network.n_embd,
+            n_layer=network.n_layer,
+            n_head=network.n_head,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            use_cache=False,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+    )
+    forward = compiled(model) if compile else model
+    return loop(model, lambda x: forward(x).logits, size, autocast)  # type: ignore[attr-defined]
+
+
+WAYS: dict[str, Callable[[str], Step]] = {
+    "plain": plain,
+    "huggingface": huggingface,
+    "huggingface_compiled": partial(huggingface, compile=True),
+    "huggingface_bfloat16": partial(huggingface, autocast=True),
+    "ours": ours,
+    "ours_gelu": partial(ours, activation="gelu"),
+    "ours_compiled": partial(ours, compile="on"),
+    "ours_bfloat16": partial(ours, dtype="bfloat16"),
+}
+
+
+def alternating(size: str, turns: int, ways: list[str]) -> dict[str, Any]:
+    """Median seconds of a step for each way, and tokens per second; the ways take turns."""
+    steps = {name: WAYS[name](size) for name in ways}
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(SKIPPED + turns):
+        for name, step in steps.items():
+            begin = time.perf_counter()
+            step(number)
+            times[name].append(time.perf_counter() - begin)
+    network, windows = SIZES[size]
+    tokens = windows * network["context_length"]
+    seconds = {name: statistics.median(found[SKIPPED:]) for name, found in times.items()}
+    return {
+        "network": size,
+        "turns": turns,
+        "tokens_per_second": {name: round(tokens / each) for name, each in seconds.items()},
+        "times_plain": {name: round(seconds["plain"] / each, 3) for name, each in seconds.items()},
+        "first_step_seconds": {name: round(found[0], 1) for name, found in times.items() if "compiled" in name},
+    }
+
+
+def peak(size: str, way: str) -> float:
+    """Megabytes at the most in a process that makes three such steps, above one that has only imported its parts."""
+    lines = {
+        True: f"step = t.WAYS[{way!r}]({size!r}); [step(n) for n in range(3)]",
+        False: "from transformers import GPT2LMHeadModel",
+    }
+    before, after = (
+        int(subprocess.run([sys.executable, "-c", f"import benchmarks.training as t; {lines[made]}; t.tell()"],
+                           check=True, capture_output=True, text=True).stdout)
+        for made in (False, True)
+    )  # fmt: skip
+    return (after - before) / 1024
+
+
+def tell() -> None:
+    """Print the peak of this program's memory in kilobytes; that of getrusage would count its parent's as well."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(line.split()[1])
+
+
+def main() -> None:
+    """Measure the sizes asked for, each written down when it is there."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sizes", nargs="*", metavar="SIZE", help=f"of {', '.join(SIZES)} (default: all)")
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), metavar="WAY", help="plain and others of WAYS")
+    parser.add_argument("--turns", type=int, default=7)
+    asked = parser.parse_args()
+    file = RESULTS / "training.json"
+    result = json.loads(file.read_text()) if file.exists() else {"figure": "training"}
+    for size in asked.sizes or SIZES:
+        row = alternating(size, asked.turns, asked.ways)
+        row["peak_megabytes"] = {way: round(peak(size, way)) for way in ("plain", "huggingface", "ours")}
+        about = {name: machine()[name] for name in PUBLIC} | {"threads": torch.get_num_threads()}
+        result[size] = row | {"machine": about}
+        file.write_text(json.dumps(result, indent=1) + "\n")
+        print(json.dumps(row, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(answer(main))
