@@ -76,8 +76,8 @@ def open_page(browser) -> Iterator[Callable[..., "Page"]]:
         if message.type != "log" and not message.text.startswith(refused):
             complaints.append(message.text)
 
-    def open_it(address: str, scheme: str = "light", width: int = 1280) -> "Page":
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+    def open_it(address: str, scheme: str = "light", width: int = 1280, touch: bool = False) -> "Page":
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, has_touch=touch)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(10_000)
@@ -349,6 +349,34 @@ def test_a_digit_is_drawn_and_read_at_every_stroke(open_page, digit_address):
     for _ in range(5):
         page.keyboard.press("ArrowDown")
     when(page, "Math.max(...page.state.image) === 1")
+
+
+def drawn_by_finger(page: "Page", points: list[tuple[float, float]]) -> None:
+    """One finger goes from point to point, as a touch screen tells the browser."""
+    screen = page.context.new_cdp_session(page)
+    for kind, (x, y) in zip(["touchStart"] + ["touchMove"] * (len(points) - 1), points, strict=True):
+        screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    screen.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_a_digit_is_drawn_with_a_finger_and_the_page_stands_still(open_page, digit_address):
+    page = open_page(digit_address, width=768, touch=True)
+    when(page, "page.state.computed !== null")
+    outputs, seen = "Array.from(page.state.computed.activations.at(-1))", "Array.from(page.state.image)"
+    example = torch.tensor(page.evaluate(outputs))
+    box = page.locator(".pad").bounding_box()
+    middle = box["x"] + box["width"] / 2
+    drawn_by_finger(page, [(middle, box["y"] + box["height"] * (0.9 - n / 20)) for n in range(16)])
+    when(page, "page.state.image[0] === 0 && Math.max(...page.state.image) === 1")  # not the example, which is noise
+    assert page.evaluate("scrollY") == 0
+    image = torch.tensor(page.evaluate(seen)).view(28, 28)
+    assert image[5:23, 14].min() > 0.9 and image[:, :12].max() == 0  # upright and in the middle
+    answer = torch.tensor(page.evaluate(outputs))
+    torch.testing.assert_close(answer, digit_answers().at(20)(image.flatten()).sigmoid(), rtol=1e-4, atol=1e-5)
+    assert (answer - example).abs().max() > 0.01
+    drawn_by_finger(page, [(middle + 250, 800 - 20 * n) for n in range(16)])  # beside the pad the same finger scrolls
+    when(page, "scrollY > 100")
+    assert page.evaluate(seen) == image.flatten().tolist()
 
 
 def test_a_neuron_is_chosen_and_the_steps_of_training_are_gone_through(open_page, digit_address):
