@@ -10,8 +10,9 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.schema import MLPConfig, Settings
-from lens.answers.pack import Answer, Answers, Question, packed, shapes
+from lens.answers.pack import Answer, Answers, Question, packed, tallies
 from model import MLP
+from training.parameters import count_weights
 
 EXPORTED = 3_500_000  # bytes of weights that a page without a server holds at most, or one checkpoint
 
@@ -55,7 +56,7 @@ class DigitAnswers(Answers):
             "steps": self.steps,
             "best": self.best,
             "specimens": base64.b64encode(grey).decode(),
-            "parameters": shapes(self.at(self.best)),
+            "tallies": tallies(self.config),
         }
 
     def network(self, asked: AtStep) -> Answer:
@@ -66,7 +67,7 @@ class DigitAnswers(Answers):
         return {"layers": [{"weights": packed(layer.weight), "biases": packed(layer.bias)} for layer in layers]}
 
     def told(self) -> Answer:
-        size = sum(part["count"] for part in shapes(self.at(self.best))) * 16 // 3
+        size = count_weights(self.config) * 16 // 3  # four bytes each, as base64
         kept = spread(self.steps, max(1, EXPORTED // size), self.best)
         about = {**self.about(), "steps": kept}
         return {"about": about, "network": {step: self.network(AtStep(step=step)) for step in kept}}

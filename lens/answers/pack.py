@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from configs.schema import Settings
+from configs.schema import GPTConfig, MLPConfig, Settings
+from training.tally import exact_tally, lesson_tally
 
 Answer = dict[str, Any]
 
@@ -48,6 +49,7 @@ def packed(numbers: Tensor) -> Answer:
     return {"shape": list(numbers.shape), "f32": base64.b64encode(content).decode()}
 
 
-def shapes(model: nn.Module) -> list[Answer]:
-    """Every parameter's name, shape and size; a tied one once."""
-    return [{"name": n, "shape": list(p.shape), "count": p.numel()} for n, p in model.named_parameters()]
+def tallies(config: MLPConfig | GPTConfig) -> Answer:
+    """All parameters, counted twice, exactly and as the lessons do: rows of name, product spelled out, total."""
+    counts = {"exact": exact_tally, "lessons": lesson_tally}
+    return {name: [(row.name, row.product, row.total) for row in tally(config)] for name, tally in counts.items()}

@@ -9,7 +9,7 @@ from pydantic import Field
 from configs.errors import UserError
 from configs.schema import Settings
 from data.tokenizer import Tokenizer, decode, first_token
-from lens.answers.pack import Answer, Answers, Question, packed, shapes
+from lens.answers.pack import Answer, Answers, Question, packed, tallies
 from lens.capture import Captured, capture, matrix, values_up
 from lens.embedding import cosines, dot_products, nearest
 from lens.logits import logit_lens
@@ -89,7 +89,7 @@ class TextAnswers(Answers):
             "prompt": self.prompt,
             **{size: getattr(config, size) for size in sizes},
             "vocabulary": self.vocabulary,
-            "parameters": shapes(self.model),
+            "tallies": tallies(config),
             "longest": LONGEST,
         }
 

@@ -6,8 +6,8 @@ const SCHEMES = {
   dark: { paper: [26, 31, 40], plus: [[52, 104, 172], [142, 196, 255]], minus: [[158, 84, 20], [255, 180, 96]] },
 };
 const KINDS = {
-  light: ["#0c54a8", "#e08214", "#1b7f6b", "#a6447a", "#5aa9e6", "#c9a400", "#7a6bb8", "#6b7280", "#b3541e"],
-  dark: ["#6fb1ff", "#f5a24b", "#4fc3a9", "#e389bd", "#a9d3fb", "#e8cf55", "#b3a5ee", "#9aa3b5", "#e08a5a"],
+  light: ["#0c54a8", "#e08214", "#1b7f6b", "#a6447a", "#5aa9e6", "#c9a400", "#7a6bb8", "#6b7280", "#b3541e", "#3d8c40", "#c2185b", "#4e5d94"],
+  dark: ["#6fb1ff", "#f5a24b", "#4fc3a9", "#e389bd", "#a9d3fb", "#e8cf55", "#b3a5ee", "#9aa3b5", "#e08a5a", "#86d07a", "#ff8ab5", "#8fa0e0"],
 };
 const night = window.matchMedia("(prefers-color-scheme: dark)");
 const watchers = [];

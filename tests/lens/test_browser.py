@@ -1,6 +1,7 @@
 """The live page in a real browser: what a person does with it, and that its own computing is the network's."""
 
 import base64
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -13,13 +14,28 @@ import torch
 from data.picture import centre
 from lens.answers.digits import AtStep, DigitAnswers
 from lens.capture import STAGES, attention, capture
+from lens.request import understand
 from lens.standalone import standalone
+from lens.views import look
 from model.generate import Sampling, distribution
 from tests.lens.test_page import PROMPT, digit_answers, text_answers
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+SAME = """
+[model]
+kind = "gpt"
+n_layer = 2
+n_head = 2
+n_embd = 16
+context_length = 48
+[data]
+path = "any.txt"
+tokenizer = "byte"
+[train]
+steps = 1
+"""  # the network of text_answers
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -377,6 +393,34 @@ def test_a_digit_is_drawn_with_a_finger_and_the_page_stands_still(open_page, dig
     drawn_by_finger(page, [(middle + 250, 800 - 20 * n) for n in range(16)])  # beside the pad the same finger scrolls
     when(page, "scrollY > 100")
     assert page.evaluate(seen) == image.flatten().tolist()
+
+
+def test_the_parameters_are_counted_as_the_views_of_both_counts_have_them(
+    open_page, text_address, digit_address, answers, tmp_path
+):
+    page = open_page(text_address)
+    (tmp_path / "same.toml").write_text(SAME)
+    rows = [
+        [cell.text_content() for cell in row.locator("th, td").all()] for row in page.locator(".tally tbody tr").all()
+    ]
+    for count, words, column in (("exact", [], 2), ("lessons", ["--lesson"], 4)):
+        still = look(understand([str(tmp_path / "same.toml"), "parameters", *words])).text
+        expected = re.findall(r"^(\S+) +(.+?\w) +([\d,]+) +([\d.]+)%$", still, re.MULTILINE)
+        assert len(expected) > 7
+        shown = [(row[0], row[1].replace("×", "x"), row[column], row[column + 1]) for row in rows if row[column] != "–"]
+        assert sorted(shown) == sorted((*parts, f"{share} %") for *parts, share in expected)
+        total = re.match(r"same: ([\d,]+) parameters", still)[1]
+        assert page.locator(f"[data-count={count}] figcaption").text_content().startswith(f"{total}, ")
+        assert total == page.locator(".tally tfoot tr").locator("th, td").nth(column).text_content()
+        pieces = page.locator(f"[data-count={count}] .stack span")
+        widths = [piece.bounding_box()["width"] for piece in pieces.all()]
+        parts = [int(part.replace(",", "")) for *_, part, _ in expected]
+        largest = max(range(len(parts)), key=parts.__getitem__)
+        assert widths[largest] == pytest.approx(parts[largest] / sum(parts) * sum(widths), rel=0.03)
+    assert f"{sum(p.numel() for p in answers.model.parameters()):,} parameters" in page.locator("#facts").text_content()
+    digits = open_page(digit_address)
+    assert digits.locator("#parameters figcaption").all_text_contents() == ["13,002 parameters"]
+    assert digits.locator(".tally tbody tr").first.text_content() == "Weights 116 neurons × 784 inputs12,54496.5 %"
 
 
 def test_a_neuron_is_chosen_and_the_steps_of_training_are_gone_through(open_page, digit_address):
