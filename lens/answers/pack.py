@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from configs.schema import GPTConfig, MLPConfig, Settings
-from training.tally import exact_tally, lesson_tally
+from configs.schema import Settings
 
 Answer = dict[str, Any]
+Tallies = dict[str, list[tuple[str, str, int]]]
+"""all parameters as "exact" and as the "lessons" count them: rows of name, product spelled out, total"""
 
 
 class Question(NamedTuple):
@@ -28,6 +29,7 @@ class Answers(ABC):
 
     name: str
     """of the run, for people"""
+    tallies: Tallies
 
     @abstractmethod
     def about(self) -> Answer:
@@ -47,9 +49,3 @@ def packed(numbers: Tensor) -> Answer:
     """A tensor's shape and its numbers: float32, little-endian, base64."""
     content = numbers.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
     return {"shape": list(numbers.shape), "f32": base64.b64encode(content).decode()}
-
-
-def tallies(config: MLPConfig | GPTConfig) -> Answer:
-    """All parameters, counted twice, exactly and as the lessons do: rows of name, product spelled out, total."""
-    counts = {"exact": exact_tally, "lessons": lesson_tally}
-    return {name: [(row.name, row.product, row.total) for row in tally(config)] for name, tally in counts.items()}

@@ -11,6 +11,7 @@ from lens.answers.digits import DigitAnswers
 from lens.answers.pack import Answers
 from lens.answers.text import TextAnswers
 from lens.request import Request, is_gpt2
+from lens.views.parameters import tallies
 from model import GPT, MLP
 from training.checkpoint import step_folders
 from training.restore import Restored, restore
@@ -45,7 +46,7 @@ def answers_of(request: Request) -> Answers:
         assert restored.tokenizer is not None
         code = restored.record.resolved.data.path == ["python-stdlib"]
         prompt = first_prompt(restored.tokenizer, request.prompt, CODE if code else PROSE)
-        return TextAnswers(restored.model, restored.tokenizer, name, prompt)
+        return TextAnswers(restored.model, restored.tokenizer, name, prompt, tallies(restored.model.config))
     return digits(restored)
 
 
@@ -57,7 +58,7 @@ def gpt2(folder: Path, prompt: str | None) -> TextAnswers:
     config, tokenizer, weights = read_gpt2(folder)
     model = GPT(config)
     load_weights(model, weights)
-    return TextAnswers(model, tokenizer, folder.name, first_prompt(tokenizer, prompt, PROSE))
+    return TextAnswers(model, tokenizer, folder.name, first_prompt(tokenizer, prompt, PROSE), tallies(config))
 
 
 def first_prompt(tokenizer: Tokenizer, given: str | None, default: str) -> str:
@@ -87,4 +88,5 @@ def digits(restored: Restored) -> DigitAnswers:
     steps = sorted(int(folder.name[5:]) for folder in step_folders(restored.folder / "checkpoints"))
     images = open_digits(DataConfig(path=config.data.path), config.model.sizes, seed=0).splits["test"][0][:SPECIMENS]
     best, reading = restored.checkpoint.state.step, READINGS[config.train.loss]
-    return DigitAnswers(config.model, at, steps, best, reading, images, restored.folder.name)
+    name, counted = restored.folder.name, tallies(config.model)
+    return DigitAnswers(config.model, at, steps, best, reading, images, name, counted)
