@@ -11,8 +11,17 @@ const KINDS = {
 };
 const night = window.matchMedia("(prefers-color-scheme: dark)");
 const watchers = [];
+const colors = new Map(); // what has been worked out, until light becomes dark
 
-night.addEventListener("change", () => watchers.forEach((draw) => draw()));
+night.addEventListener("change", () => {
+  colors.clear();
+  watchers.forEach((draw) => draw());
+});
+
+function once(name, work) {
+  if (!colors.has(name)) colors.set(name, work());
+  return colors.get(name);
+}
 
 /** Draw again when light becomes dark or dark light. */
 export function atDusk(draw) {
@@ -23,13 +32,13 @@ const scheme = () => SCHEMES[night.matches ? "dark" : "light"];
 
 /** The colour of the nth kind of thing. */
 export function kind(n) {
-  const colors = KINDS[night.matches ? "dark" : "light"];
-  return colors[n % colors.length];
+  const kinds = KINDS[night.matches ? "dark" : "light"];
+  return kinds[n % kinds.length];
 }
 
 /** A colour that the style sheet names. */
 export function styled(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  return once(name, () => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
 }
 
 /** Red, green and blue of a number between -1 and 1: paper at 0, one hue for each sign, steeper where numbers are small. */
@@ -70,7 +79,7 @@ export function legend(low, words, high = 1) {
 /** A grid of numbers, each a cell of `size` pixels, from -limit to limit; what is infinite is hidden. */
 export function paintGrid(context, values, columns, size, limit, left = 0, top = 0) {
   const rows = Math.ceil(values.length / columns), steps = 255;
-  const shades = Array.from({ length: 2 * steps + 1 }, (_, n) => shade(n / steps - 1));
+  const shades = once("all shades", () => Array.from({ length: 2 * steps + 1 }, (_, n) => shade(n / steps - 1)));
   const hidden = styled("hidden").match(/[0-9a-f]{2}/gi).map((pair) => parseInt(pair, 16));
   const pixels = new ImageData(columns, rows);
   values.forEach((value, place) => {

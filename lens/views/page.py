@@ -4,6 +4,8 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from configs.errors import UserError
 from configs.schema import DataConfig, MLPConfig
 from data.tokenizer import Tokenizer
@@ -18,6 +20,8 @@ from training.restore import Restored, restore
 
 CODE, PROSE = "def read(path):\n    ", "Once upon a time, "  # what is looked at without --prompt
 READINGS = {"cross_entropy": "softmax", "squared_error": "sigmoid"}
+# Parameters; below, one thread answers within milliseconds, and a second that waits for a busy core makes it 200 ms.
+SMALL = 4_000_000
 SPECIMENS = 40  # test images to try
 
 
@@ -27,6 +31,8 @@ def show(request: Request) -> None:
     if request.export is None:
         from lens.server import serve
 
+        if isinstance(answers, TextAnswers) and sum(p.numel() for p in answers.model.parameters()) < SMALL:
+            torch.set_num_threads(1)
         return serve(answers, request.port, not request.no_browser)
     from lens.standalone import standalone
 
