@@ -33,7 +33,8 @@ def logit_lens(model: GPT, captured: Captured) -> LogitLens:
 
     The vectors before the last layer were never meant to be read so: early rows are a hint, not what the layer thinks.
     """
-    rows = [read_out(model, x[0]).softmax(dim=-1).max(dim=-1) for x in captured.stream]
+    logits = [*(read_out(model, x[0]) for x in captured.stream[:-1]), captured.logits[0]]
+    rows = [row.softmax(dim=-1).max(dim=-1) for row in logits]
     return LogitLens(torch.stack([row.indices for row in rows]), torch.stack([row.values for row in rows]))
 
 

@@ -56,7 +56,7 @@ export function attentionCard(network, report) {
   async function load(layer) {
     if (!layers.has(layer)) {
       const { tokens, current, ahead } = text;
-      const answer = layer === ahead.layer ? ahead.answer : await ask("attention", { tokens, layer });
+      const answer = await (layer === ahead.layer ? ahead.answer : ask("attention", { tokens, layer }));
       if (!current()) return;
       layers.set(layer, headsOf(answer));
       if (text.names.length <= MANY) for (let head = 0; head < network.n_head; head++) thumbnail(layer, head);
@@ -152,9 +152,10 @@ export function attentionCard(network, report) {
   return {
     element, state, layers, pick,
     /** Ask about the layer that is looked at before the text is shown. */
-    async ahead(tokens) {
-      const { layer } = state;
-      return { layer, answer: await ask("attention", { tokens, layer }) };
+    ahead(tokens) {
+      const { layer } = state, answer = ask("attention", { tokens, layer });
+      answer.catch(() => {}); // who waits for it hears of it
+      return { layer, answer };
     },
     /** Another text: the layer that is looked at comes first. */
     async show(asked) {

@@ -61,8 +61,8 @@ export async function textPage(network, root, report) {
   async function show(tokens, write = true) {
     const turn = ++state.turn;
     try {
-      // Together, and drawn in one frame: the network is run once for both.
-      const [answer, ahead] = await Promise.all([ask("logits", { tokens }), attention.ahead(tokens)]);
+      const logits = ask("logits", { tokens }), ahead = attention.ahead(tokens); // neither waits for the other
+      const answer = await logits;
       if (turn !== state.turn) return false;
       report(null);
       Object.assign(state, { tokens, start: answer.start, position: answer.position, bits: null });
