@@ -12,12 +12,17 @@ import pytest
 import torch
 
 from data.picture import centre
+from data.tokenizer import decode
 from lens.answers.digits import AtStep, DigitAnswers
+from lens.answers.text import TextAnswers
 from lens.capture import STAGES, attention, capture
 from lens.request import understand
 from lens.standalone import standalone
 from lens.views import look
+from lens.views.parameters import tallies
+from model import GPT, GPTConfig
 from model.generate import Sampling, distribution
+from tests.conftest import data_folder
 from tests.lens.test_page import PROMPT, digit_answers, text_answers
 
 if TYPE_CHECKING:
@@ -484,3 +489,28 @@ def test_the_page_fits_light_and_dark_down_to_a_tablet(open_page, text_address, 
         assert not nameless
         page.screenshot(path=tmp_path / f"{kind}-{scheme}-{width}.png", full_page=True)
     assert papers["light"] != papers["dark"]
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(300)
+def test_a_network_of_gpt_2s_size_answers_a_prompt_that_is_typed(open_page):
+    from data.bpe import gpt2_tokenizer
+
+    data_folder()
+    torch.manual_seed(0)
+    model = GPT(GPTConfig()).eval()
+    large = TextAnswers(model, gpt2_tokenizer(), "large", PROMPT, tallies(model.config))
+    for address in served(large):
+        page = open_page(address)
+        assert "124,439,808 parameters" in page.locator("#facts").text_content()
+        page.fill("#prompt", "the old dog and the small fox " * 5)
+        for _ in range(20):
+            page.wait_for_timeout(500)
+            if page.evaluate("page.state.tokens.length > 30 && page.state.bits && page.attention.layers.size === 12"):
+                break
+        tokens = page.evaluate("page.state.tokens")
+        assert decode(large.tokenizer, tokens) == "the old dog and the small fox " * 5
+        expected = model.next_logits(torch.tensor([tokens]))[0].softmax(dim=-1).topk(12)
+        shown = page.evaluate("page.bars.chances().slice(0, 12)")
+        torch.testing.assert_close(torch.tensor([chance for _, chance in shown]), expected.values.detach())
+        assert [token for token, _ in shown] == expected.indices.tolist()
