@@ -16,6 +16,7 @@ from data.tokenizer import decode
 from lens.answers.digits import AtStep, DigitAnswers
 from lens.answers.text import TextAnswers
 from lens.capture import STAGES, attention, capture
+from lens.logits import logit_lens
 from lens.request import understand
 from lens.standalone import standalone
 from lens.views import look
@@ -41,6 +42,7 @@ tokenizer = "byte"
 [train]
 steps = 1
 """  # the network of text_answers
+MARGIN = 16.8  # pixels beside the grid of attention, where every token is one letter
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -187,6 +189,8 @@ def test_a_text_is_typed_and_its_tokens_are_text_and_never_html(open_page, text_
     ready(page)
     assert page.locator(".chips button").first.text_content() == "<"
     assert page.locator("img, .chips script, .bars script, .lens script").count() == 0
+    made = "async (text) => (await import(`${location.href}dom.js`)).make('p', {}, text).childElementCount"
+    assert page.evaluate(made, "<img src=data:,> a token of many bytes") == 0
     page.fill("#prompt", "é\n")
     when(page, "document.querySelectorAll('.chips button').length === 3")
     assert page.locator(".chips button").last.text_content() == "↵"
@@ -229,6 +233,7 @@ def test_a_token_is_chosen_and_the_text_goes_on_from_there(open_page, text_addre
     when(page, f"page.state.tokens.length === {len(PROMPT) + 2}")
     page.get_by_role("button", name="Take one back").click()
     when(page, f"page.state.tokens.length === {len(PROMPT) + 1}")
+    assert page.evaluate("page.state.tokens") == [*PROMPT.encode(), token]
     page.get_by_role("button", name="Draw 40").click()
     when(page, f"page.state.tokens.length > {len(PROMPT) + 2}")
     page.get_by_role("button", name="Stop").click()
@@ -269,11 +274,37 @@ def test_a_head_is_clicked_a_cell_explained_and_the_stages_are_gone_through(open
     share = page.evaluate("page.attention.layers.get(1)[1].stages.pattern.at(-31 * 2 + 1)")
     assert f"share after softmax is {share:.3f}" in page.locator("#cell").text_content()
     box = canvas.bounding_box()
-    page.mouse.move(box["x"] + 60, box["y"] + 200)
-    assert page.evaluate("[page.attention.state.query, page.attention.state.key]") != place
+    cell = (box["width"] - MARGIN - 4) / len(PROMPT)
+    for layout, pair in (("papers: a query is a row", [5, 3]), ("lesson: a query is a column", [3, 5])):
+        page.get_by_text(layout).click()
+        page.mouse.move(box["x"] + MARGIN + 3.5 * cell, box["y"] + MARGIN + 5.5 * cell)
+        assert page.evaluate("[page.attention.state.query, page.attention.state.key]") == pair
     page.get_by_role("button", name="layer 1, head 1").focus()
     page.keyboard.press("ArrowLeft")
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "layer 0, head 1"
+
+
+def test_later_words_are_hidden_below_the_diagonal_where_a_query_is_a_column_by_day_and_by_night(
+    open_page, text_address
+):
+    page = open_page(text_address)
+    ready(page)
+    page.get_by_text("masked", exact=True).click()
+    corners = """([margin, T]) => {
+        const canvas = document.querySelector('canvas.picture'), cell = (canvas.width - margin - 4) / T;
+        const seen = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', { willReadFrequently: true });
+        seen.drawImage(canvas, 0, 0);
+        return [[T - 0.5, 0.5], [0.5, T - 0.5]].map(([x, y]) => Array.from(
+            seen.getImageData(margin + x * cell, margin + y * cell, 1, 1).data.slice(0, 3)));
+    }"""
+    for scheme, hidden in (("light", [0xE9, 0xEA, 0xE6]), ("dark", [0x24, 0x2A, 0x34])):
+        page.emulate_media(color_scheme=scheme)
+        page.get_by_text("lesson: a query is a column").click()
+        right, left = page.evaluate(corners, [MARGIN, len(PROMPT)])
+        assert left == hidden != right
+        page.get_by_text("papers: a query is a row").click()
+        right, left = page.evaluate(corners, [MARGIN, len(PROMPT)])
+        assert right == hidden != left
 
 
 def test_a_place_is_looked_at_with_what_comes_after_it_and_its_neighbours(open_page, text_address, answers):
@@ -283,10 +314,20 @@ def test_a_place_is_looked_at_with_what_comes_after_it_and_its_neighbours(open_p
     logits = answers.model(torch.tensor([list(PROMPT.encode())]))[0]
     vocabulary = answers.about()["vocabulary"]
     assert last == [vocabulary[token] for token in logits.argmax(dim=-1)]
+    depths = logit_lens(answers.model, capture(answers.model, torch.tensor([list(PROMPT.encode())]))).tokens[:, :-1]
+    right = int((depths == torch.tensor(list(PROMPT.encode())[1:])).sum())
+    assert right > 0 and page.locator(".lens .came").count() == right
+    page.locator(".lens tbody tr").last.locator("td").nth(4).click()
+    when(page, f"document.querySelector('#next .note').textContent === 'after {PROMPT[4]}:'")
     page.locator(".chips button").nth(2).click()
     when(page, "document.querySelector('#neighbours .note').textContent === 'nearest to a:'")
     when(page, "document.querySelector('#next .note').textContent === 'after a:'")
     assert int(page.locator("#next .bars button").first.get_attribute("data-token")) == int(logits[2].argmax())
+    table = answers.model.embedding.token.weight.detach()
+    scores = {"cosine": torch.cosine_similarity(table, table[97:98]), "dot product": table @ table[97]}
+    for title, found in scores.items():
+        shown = page.locator(f"#neighbours .pair > div:has-text('by {title}') .token").all_text_contents()
+        assert shown == [vocabulary[n] for n in found.topk(13).indices if n != 97][:12]
     page.keyboard.press("ArrowRight")
     when(page, "document.querySelector('#neighbours .note').textContent === 'nearest to s:'")
 
@@ -328,7 +369,9 @@ def test_a_drawing_is_centred_as_pictures_are(open_page, digit_address):
     generator = torch.Generator().manual_seed(0)
     for top, bottom, left, right in ((40, 250, 100, 160), (3, 90, 5, 270), (100, 111, 100, 117), (0, 280, 0, 280)):
         grey = torch.zeros(280, 280, dtype=torch.uint8)
-        grey[top:bottom, left:right] = torch.randint(256, (bottom - top, right - left), generator=generator)
+        heavy = torch.linspace(0.1, 1, right - left)  # to the right, so that the mass is not in the middle
+        ink = torch.randint(256, (bottom - top, right - left), generator=generator)
+        grey[top:bottom, left:right] = (ink * heavy).byte()
         found = page.evaluate(
             "(grey) => Array.from(page.centred(Float32Array.from(atob(grey), (c) => c.charCodeAt(0) / 255), 280))",
             base64.b64encode(grey.numpy().tobytes()).decode(),
@@ -358,6 +401,9 @@ def test_a_digit_is_drawn_and_read_at_every_stroke(open_page, digit_address):
         rtol=1e-4,
         atol=1e-5,
     )
+    best = [str(int(expected.argmax()))]
+    assert page.locator("#outputs .best .token").all_text_contents() == best
+    assert page.locator(".network .best").all_text_contents() == best
     before = page.evaluate("Array.from(page.state.image)")
     for name in ("shift left", "shift up", "rotate right", "Noise", "A test image"):
         page.get_by_role("button", name=name).click()
@@ -438,6 +484,13 @@ def test_a_neuron_is_chosen_and_the_steps_of_training_are_gone_through(open_page
     assert what.text_content().startswith("Layer 1, neuron 4: ")
     page.keyboard.press("ArrowRight")
     assert what.text_content().startswith("Layer 2, neuron 4: ")
+    page.get_by_role("button", name="Blank").click()  # to which weights are the same, and nothing comes in
+    inks = """[...document.querySelectorAll('#chosen figure > canvas')].map((canvas) => new Set(
+        canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data).size)"""
+    page.get_by_role("button", name="layer 1, neuron 3").click()
+    weights, passed = page.evaluate(inks)
+    assert weights > 50 and passed == 1
+    page.get_by_role("button", name="A test image").click()
     page.get_by_role("button", name="output 7").click()
     assert what.text_content().startswith("Output 7: ")
     outputs = "Array.from(page.state.computed.activations.at(-1))"
@@ -469,6 +522,9 @@ def test_an_exported_page_opens_from_disk_and_works(open_page, tmp_path, kind, s
         when(page, "page.state.computed !== null")
         page.locator("#training input").fill("0")
         when(page, "document.querySelector('#training output').textContent === '10'")
+        image, outputs = page.evaluate("[page.state.image, page.state.computed.activations.at(-1)].map((a) => [...a])")
+        expected = digit_answers().at(10)(torch.tensor(image)).sigmoid()
+        torch.testing.assert_close(torch.tensor(outputs), expected, rtol=1e-4, atol=1e-5)
         page.get_by_role("button", name="Noise").click()
     assert page.locator("#trouble").is_hidden()
 
@@ -480,7 +536,7 @@ def test_the_page_fits_light_and_dark_down_to_a_tablet(open_page, text_address, 
     for scheme, width in (("light", 1280), ("dark", 768)):
         page = open_page(address, scheme, width)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        papers[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        papers[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
         nameless = page.evaluate(
             """[...document.querySelectorAll('button, input, textarea, canvas[tabindex], [role=button]')]
                 .filter((e) => !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length))
@@ -488,7 +544,7 @@ def test_the_page_fits_light_and_dark_down_to_a_tablet(open_page, text_address, 
         )
         assert not nameless
         page.screenshot(path=tmp_path / f"{kind}-{scheme}-{width}.png", full_page=True)
-    assert papers["light"] != papers["dark"]
+    assert min(papers["light"]) > 200 and max(papers["dark"]) < 60
 
 
 @pytest.mark.campaign
