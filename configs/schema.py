@@ -68,8 +68,8 @@ class TransformerSettings(Settings):
 
     activation: Activation = "gelu_tanh"
     """between the up- and the down-projection"""
-    position: Literal["learned", "sinusoidal"] = "learned"
-    """how a vector knows its place (sinusoidal: Vaswani et al. 2017)"""
+    position: Literal["learned", "sinusoidal", "rotary"] = "learned"
+    """how a vector knows its place (sinusoidal: Vaswani et al. 2017; rotary: Su et al. 2021, learns fastest)"""
     norm: Literal["pre", "post"] = "pre"
     """layer norm before each sub-layer, or after the residual sum as in the original transformer"""
     dropout: Probability = 0.0
@@ -106,6 +106,10 @@ class GPTConfig(TransformerSettings):
             raise ValueError(f"n_embd={self.n_embd} does not divide into n_head={self.n_head} heads")
         if self.position == "sinusoidal" and self.n_embd % 2:
             raise ValueError(f"sinusoidal positions come in pairs: n_embd={self.n_embd} must be even")
+        if self.position == "rotary" and (self.n_embd // self.n_head) % 2:
+            raise ValueError(
+                f"rotary positions turn pairs: n_embd / n_head = {self.n_embd // self.n_head} must be even"
+            )
         return self
 
 

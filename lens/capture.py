@@ -116,7 +116,7 @@ STAGES = Attention._fields
 @torch.no_grad()
 def attention(module: CausalSelfAttention, x: Float[Tensor, "B T C"]) -> Attention:
     """What every head does with these vectors, by the formula."""
-    scores = attention_scores(module.split(module.query(x)), module.split(module.key(x)))
+    scores = attention_scores(*module.queries_and_keys(x))
     masked = hide_future(scores)
     pattern = masked.softmax(dim=-1)
     return Attention(scores, masked, pattern, pattern * values_up(module, x).norm(dim=-1).unsqueeze(-2))

@@ -87,7 +87,7 @@ def singular_values(left: Float[Tensor, "N D"], right: Float[Tensor, "D M"]) -> 
 
 
 def qk_singular_values(head: Head) -> Float[Tensor, "D"]:
-    """Of W_Qᵀ W_K, all that decides where the head looks."""
+    """Of W_Qᵀ W_K, all that decides where the head looks; with rotary positions, how it looks at its own place."""
     return singular_values(head.query.mT, head.key)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.schema import GPTConfig
+from model.position import TURNED
 
 
 def attention_scores(q: Float[Tensor, "... T D"], k: Float[Tensor, "... S D"]) -> Float[Tensor, "... T S"]:
@@ -50,14 +51,20 @@ class CausalSelfAttention(nn.Module):
         self.key = nn.Linear(C, C, config.bias)
         self.value = nn.Linear(C, C, config.bias)
         self.out = nn.Linear(C, C, config.bias)
+        self.turn = TURNED[config.position](config.context_length, C // config.n_head)
         self.dropout = config.dropout
 
     def split(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B H T D"]:
         """Give each head its own D = C / H numbers of every vector."""
         return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
 
+    def queries_and_keys(self, x: Float[Tensor, "B T C"]) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T D"]]:
+        """What each position asks and answers to, in each head; turned by its place if positions are rotary."""
+        position = torch.arange(x.size(-2), device=x.device)
+        return self.turn(self.split(self.query(x)), position), self.turn(self.split(self.key(x)), position)
+
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        q, k, v = self.split(self.query(x)), self.split(self.key(x)), self.split(self.value(x))
+        (q, k), v = self.queries_and_keys(x), self.split(self.value(x))
         p = self.dropout if self.training else 0.0
         heads = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=p)
         return self.out(heads.transpose(1, 2).flatten(-2))

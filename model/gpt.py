@@ -14,23 +14,7 @@ from configs.schema import GPTConfig
 from model.attention import CausalSelfAttention
 from model.initialise import initialise_gpt
 from model.mlp import MLP
-
-
-class SinusoidalPosition(nn.Module):
-    """Positions as waves of falling frequency, nothing to learn (Vaswani et al. 2017, section 3.5)."""
-
-    def __init__(self, context_length: int, n_embd: int) -> None:
-        super().__init__()
-        frequency = torch.exp(torch.arange(0, n_embd, 2) * (-math.log(10_000) / n_embd))
-        angle = torch.arange(context_length).unsqueeze(1) * frequency
-        waves = torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)
-        self.register_buffer("waves", waves, persistent=False)
-
-    def forward(self, position: Int[Tensor, "T"]) -> Float[Tensor, "T C"]:
-        return self.get_buffer("waves")[position]
-
-
-POSITIONS = {"learned": nn.Embedding, "sinusoidal": SinusoidalPosition}
+from model.position import ADDED
 
 
 class Embedding(nn.Module):
@@ -42,7 +26,7 @@ class Embedding(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.n_embd)
-        self.position = POSITIONS[config.position](config.context_length, config.n_embd)
+        self.position = ADDED[config.position](config.context_length, config.n_embd)
 
     def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         return self.token(tokens) + self.position(torch.arange(tokens.size(-1), device=tokens.device))

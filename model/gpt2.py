@@ -14,7 +14,8 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.schema import GPTConfig, Probability, Settings
-from model.gpt import GPT, SinusoidalPosition
+from model.gpt import GPT
+from model.position import SinusoidalPosition
 
 NETWORK = {
     "transformer.wte": ["embedding.token"],
@@ -134,12 +135,14 @@ class GPT2Config(Settings):
 
 
 def gpt2_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
-    """Our network as config.json describes it. Raises UserError for the one thing that GPT-2 can't be.
+    """Our network as config.json describes it. Raises UserError for what GPT-2 can't be.
 
     Sinusoidal positions become a table and missing biases become zeros, see `to_gpt2`.
     """
     if config.norm == "post":
         raise UserError('model.norm="post" can\'t be exported: GPT-2 normalises before each sub-layer, not after it')
+    if config.position == "rotary":
+        raise UserError('model.position="rotary" can\'t be exported: GPT-2 adds its positions and turns nothing')
     theirs = GPT2Config(
         model_type="gpt2",
         vocab_size=config.vocab_size,

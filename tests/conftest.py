@@ -149,3 +149,9 @@ def text_of(documents: list[str], tokenizer: "Tokenizer", context_length: int, s
         file = Path(folder) / "documents.jsonl"
         file.write_text("\n".join(json.dumps({"text": text}) for text in documents))
         return open_text(DataConfig(path=str(file), val_fraction=0), context_length, seed, tokenizer)
+
+
+@pytest.fixture
+def torch_s_polynomial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Muon makes its steps orthogonal as torch.optim.Muon does: five times the same polynomial (Jordan et al. 2024)."""
+    monkeypatch.setattr("training.muon.POLYNOMIALS", 5 * [(3.4445, -4.775, 2.0315)])

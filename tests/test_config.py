@@ -153,6 +153,8 @@ def test_heads_divide_the_width_and_waves_come_in_pairs():
         GPTConfig(n_embd=10, n_head=4)
     with pytest.raises(ValueError, match="n_embd=9 must be even"):
         GPTConfig(n_embd=9, n_head=3, position="sinusoidal")
+    with pytest.raises(ValueError, match="n_embd / n_head = 3 must be even"):
+        GPTConfig(n_embd=12, n_head=4, position="rotary")
     assert GPTConfig(n_embd=9, n_head=3).n_embd == 9
     assert GPTConfig(n_embd=12, n_head=3, position="sinusoidal").n_embd == 12
 

@@ -170,6 +170,11 @@ def test_what_gpt_2_can_t_be_is_one_line(shell, tiny, workplace):
     refused(shell("export.py", "digits", "out"), "digit network")
 
 
+def test_turned_queries_have_no_place_in_gpt2(shell, tiny):
+    shell("train.py", *tiny, *SHORT, "--model.position", "rotary")
+    refused(shell("export.py", "tiny", "out"), 'model.position="rotary"')
+
+
 def test_a_full_disk_leaves_nothing_behind(shell, tiny, monkeypatch):
     shell("train.py", *tiny, *SHORT)
 

@@ -41,6 +41,7 @@ VARIANTS = {
     "base": [],
     "untied": ["--model.tied", "false"],
     "waves": ["--model.position", "sinusoidal"],
+    "rotary": ["--model.position", "rotary"],
     "documents": ["--data.path", "poem.txt", "other.txt"],
 }
 

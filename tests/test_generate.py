@@ -300,6 +300,7 @@ def test_text_grows_as_in_a_plain_loop_over_the_window(context, temperature, k):
 KINDS = {
     "as GPT-2": {},
     "sinusoidal": {"position": "sinusoidal"},
+    "rotary": {"position": "rotary"},
     "post-norm": {"norm": "post"},
     "tied": {"tied": True},
     "without bias": {"bias": False},

@@ -186,7 +186,7 @@ def muon(w: np.ndarray, g: np.ndarray, memory: dict[str, Any], t: int, decay: fl
     return w * (1 - LR * decay) - LR * math.sqrt(max(1, w.shape[0] / w.shape[1])) * (U * s) @ V
 
 
-def test_muon_takes_the_hidden_matrices_and_leaves_the_rest_to_adamw():
+def test_muon_takes_the_hidden_matrices_and_leaves_the_rest_to_adamw(torch_s_polynomial):
     torch.manual_seed(0)
     shape = GPTConfig(n_layer=1, n_head=2, n_embd=4, vocab_size=9, context_length=5, tied=False, init="normal")
     model = GPT(shape).double()

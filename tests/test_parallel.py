@@ -105,6 +105,7 @@ def test_every_batch_of_a_step_belongs_to_exactly_one_process():
     [
         ["--optim.name", "muon"],
         ["--model.position", "sinusoidal"],
+        ["--model.position", "rotary"],
         ["--train.freeze", "embedding"],
         ["--optim.l1", "1e-4"],
     ],

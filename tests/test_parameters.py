@@ -24,6 +24,7 @@ NETWORKS = {
     "untied": GPTConfig(**SMALL, tied=False),
     "without biases": GPTConfig(**SMALL, bias=False),
     "sinusoidal": GPTConfig(**SMALL, position="sinusoidal"),
+    "rotary": GPTConfig(**SMALL, position="rotary"),
     "post": GPTConfig(**SMALL, norm="post"),
     "adapters": GPTConfig(**SMALL, lora=LoRAConfig(rank=3)),
     "few adapters": GPTConfig(**SMALL, tied=False, bias=False, lora=LoRAConfig(rank=2, targets=["value", "up"])),
@@ -52,7 +53,7 @@ def test_each_further_block_counts_the_same():
 @settings(deadline=None, max_examples=25)
 @given(
     layers=st.integers(1, 3), heads=st.integers(1, 3), each=st.sampled_from([2, 4]), vocabulary=st.integers(1, 40),
-    position=st.sampled_from(["learned", "sinusoidal"]), norm=st.sampled_from(["pre", "post"]),
+    position=st.sampled_from(["learned", "sinusoidal", "rotary"]), norm=st.sampled_from(["pre", "post"]),
     bias=st.booleans(), tied=st.booleans(), rank=st.integers(0, 2),
 )  # fmt: skip
 def test_the_exact_tally_is_the_number_of_parameters(layers, heads, each, vocabulary, position, norm, bias, tied, rank):

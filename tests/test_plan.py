@@ -36,6 +36,7 @@ DENSE: dict[str, dict[str, Any]] = {
     "relu": {"model.activation": "relu"},
     "post": {"model.norm": "post"},
     "sinusoidal": {"model.position": "sinusoidal"},
+    "rotary": {"model.position": "rotary"},
     "long": {"model.context_length": 256},
 }
 PARTLY: dict[str, dict[str, Any]] = {

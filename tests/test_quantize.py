@@ -88,7 +88,7 @@ def test_making_and_using_the_kernel_warns_of_nothing():
         digits(*quantize_rows(torch.randn(4, 4)))(torch.randn(1, 4))
 
 
-KINDS = [{}, {"tied": False}, {"bias": False}, {"norm": "post", "position": "sinusoidal"}]
+KINDS = [{}, {"tied": False}, {"bias": False}, {"norm": "post", "position": "sinusoidal"}, {"position": "rotary"}]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)

@@ -128,9 +128,10 @@ class TextAnswers(Answers):
             raise UserError(f"layer {asked.layer} is not one of {len(self.model.blocks)}")
         module, x = self.model.blocks[asked.layer].attention, self.captured(self.view(asked.tokens))
         x = x.layers[asked.layer].attention_in
+        queries, keys = module.queries_and_keys(x)
         return {
-            "queries": packed(module.split(module.query(x))[0]),
-            "keys": packed(module.split(module.key(x))[0]),
+            "queries": packed(queries[0]),
+            "keys": packed(keys[0]),
             "lengths": packed(values_up(module, x)[0].norm(dim=-1)),
         }
 

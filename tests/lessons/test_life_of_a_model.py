@@ -155,7 +155,7 @@ def test_L113_the_fastest_device_there_is_chosen(monkeypatch, gpu, apple, fastes
     assert choose_device("cpu") == "cpu"
 
 
-@pytest.mark.parametrize("position", ["learned", "sinusoidal"])
+@pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary"])
 def test_L113_a_network_computes_where_its_weights_are(position):
     """Life of a model: all that a network computes with is on the device of its weights, whichever that is."""
     config = GPTConfig(n_layer=1, n_head=2, n_embd=8, vocab_size=5, context_length=4, position=position)

@@ -15,7 +15,8 @@ from data.tokenizer import ByteTokenizer, CharTokenizer, decode
 from model import GPT
 from model.attention import CausalSelfAttention, attention_pattern
 from model.generate import Sampling, stream
-from model.gpt import Block, SinusoidalPosition
+from model.gpt import Block
+from model.position import SinusoidalPosition
 from tests.lessons.helpers_b import drawn, heads_of, pattern_by_hand, small, small_gpt, vectors
 from training.loss import cross_entropy
 from training.optim import build_optimizers
