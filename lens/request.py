@@ -85,7 +85,7 @@ class Request(NamedTuple):
 
 def parser() -> argparse.ArgumentParser:
     """All that explore.py can be told."""
-    p = OneLineParser("explore.py", USAGE, "Look inside a network.", listing(), allow_abbrev=False)
+    p = OneLineParser("explore.py", USAGE, "Look inside a network, on the CPU.", listing(), allow_abbrev=False)
     p.formatter_class = argparse.RawDescriptionHelpFormatter
     p.add_argument("target", nargs="?", help="a run, a checkpoint, a config file, or a demo")
     p.add_argument("view", nargs="?", help="what to see of it")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from configs.errors import UserError
 from configs.schema import MLPConfig, Settings
-from lens.answers.pack import Answer, Answers, Question, packed, shapes
+from lens.answers.pack import Answer, Answers, Question, Tallies, packed
 from model import MLP
 
 EXPORTED = 3_500_000  # bytes of weights that a page without a server holds at most, or one checkpoint
@@ -34,11 +34,12 @@ class DigitAnswers(Answers):
         reading: str,
         specimens: Float[Tensor, "B 784"],
         name: str,
+        tallies: Tallies,
     ) -> None:
         """`at` brings a checkpoint to life; `best` is the one to begin with; `reading` is how outputs are read, softmax
         or sigmoid; `specimens` are images to try."""
         self.config, self.at, self.steps, self.best = config, at, steps, best
-        self.reading, self.specimens, self.name = reading, specimens, name
+        self.reading, self.specimens, self.name, self.tallies = reading, specimens, name, tallies
 
     @property
     def questions(self) -> dict[str, Question]:
@@ -55,7 +56,7 @@ class DigitAnswers(Answers):
             "steps": self.steps,
             "best": self.best,
             "specimens": base64.b64encode(grey).decode(),
-            "parameters": shapes(self.at(self.best)),
+            "tallies": self.tallies,
         }
 
     def network(self, asked: AtStep) -> Answer:
@@ -66,7 +67,7 @@ class DigitAnswers(Answers):
         return {"layers": [{"weights": packed(layer.weight), "biases": packed(layer.bias)} for layer in layers]}
 
     def told(self) -> Answer:
-        size = sum(part["count"] for part in shapes(self.at(self.best))) * 16 // 3
+        size = sum(total for *_, total in self.tallies["exact"]) * 16 // 3  # four bytes each, as base64
         kept = spread(self.steps, max(1, EXPORTED // size), self.best)
         about = {**self.about(), "steps": kept}
         return {"about": about, "network": {step: self.network(AtStep(step=step)) for step in kept}}

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from configs.schema import Settings
 
 Answer = dict[str, Any]
+Tallies = dict[str, list[tuple[str, str, int]]]
+"""all parameters as "exact" and as the "lessons" count them: rows of name, product spelled out, total"""
 
 
 class Question(NamedTuple):
@@ -27,6 +29,7 @@ class Answers(ABC):
 
     name: str
     """of the run, for people"""
+    tallies: Tallies
 
     @abstractmethod
     def about(self) -> Answer:
@@ -46,8 +49,3 @@ def packed(numbers: Tensor) -> Answer:
     """A tensor's shape and its numbers: float32, little-endian, base64."""
     content = numbers.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
     return {"shape": list(numbers.shape), "f32": base64.b64encode(content).decode()}
-
-
-def shapes(model: nn.Module) -> list[Answer]:
-    """Every parameter's name, shape and size; a tied one once."""
-    return [{"name": n, "shape": list(p.shape), "count": p.numel()} for n, p in model.named_parameters()]

@@ -9,7 +9,7 @@ from pydantic import Field
 from configs.errors import UserError
 from configs.schema import Settings
 from data.tokenizer import Tokenizer, decode, first_token
-from lens.answers.pack import Answer, Answers, Question, packed, shapes
+from lens.answers.pack import Answer, Answers, Question, Tallies, packed
 from lens.capture import Captured, capture, matrix, values_up
 from lens.embedding import cosines, dot_products, nearest
 from lens.logits import logit_lens
@@ -55,9 +55,10 @@ class Near(Settings):
 class TextAnswers(Answers):
     """A GPT, its tokenizer, and how it is called."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, name: str, prompt: str) -> None:
+    def __init__(self, model: GPT, tokenizer: Tokenizer, name: str, prompt: str, tallies: Tallies) -> None:
         """`prompt` is what is looked at first."""
-        self.model, self.tokenizer, self.name, self.prompt = model.eval(), tokenizer, name, prompt[:LONGEST]
+        self.model, self.tokenizer, self.name, self.tallies = model.eval(), tokenizer, name, tallies
+        self.prompt = prompt[:LONGEST]
         self.captured = lru_cache(maxsize=4)(self.capture)
 
     @cached_property
@@ -89,7 +90,7 @@ class TextAnswers(Answers):
             "prompt": self.prompt,
             **{size: getattr(config, size) for size in sizes},
             "vocabulary": self.vocabulary,
-            "parameters": shapes(self.model),
+            "tallies": self.tallies,
             "longest": LONGEST,
         }
 

@@ -55,8 +55,8 @@ export function attentionCard(network, report) {
   /** The heads of a layer, asked for once for each text. */
   async function load(layer) {
     if (!layers.has(layer)) {
-      const { tokens, current } = text;
-      const answer = await ask("attention", { tokens, layer });
+      const { tokens, current, ahead } = text;
+      const answer = await (layer === ahead.layer ? ahead.answer : ask("attention", { tokens, layer }));
       if (!current()) return;
       layers.set(layer, headsOf(answer));
       if (text.names.length <= MANY) for (let head = 0; head < network.n_head; head++) thumbnail(layer, head);
@@ -151,6 +151,12 @@ export function attentionCard(network, report) {
 
   return {
     element, state, layers, pick,
+    /** Ask about the layer that is looked at before the text is shown. */
+    ahead(tokens) {
+      const { layer } = state, answer = ask("attention", { tokens, layer });
+      answer.catch(() => {}); // who waits for it hears of it
+      return { layer, answer };
+    },
     /** Another text: the layer that is looked at comes first. */
     async show(asked) {
       text = asked;
@@ -164,9 +170,7 @@ export function attentionCard(network, report) {
       draw();
     },
     async others() {
-      const { current } = text;
-      if (text.names.length > MANY) return;
-      for (let layer = 0; layer < network.n_layer && current(); layer++) await load(layer);
+      if (text.names.length <= MANY) await Promise.all(Array.from({ length: network.n_layer }, (_, layer) => load(layer)));
     },
   };
 }

@@ -6,13 +6,22 @@ const SCHEMES = {
   dark: { paper: [26, 31, 40], plus: [[52, 104, 172], [142, 196, 255]], minus: [[158, 84, 20], [255, 180, 96]] },
 };
 const KINDS = {
-  light: ["#0c54a8", "#e08214", "#1b7f6b", "#a6447a", "#5aa9e6", "#c9a400", "#7a6bb8", "#6b7280", "#b3541e"],
-  dark: ["#6fb1ff", "#f5a24b", "#4fc3a9", "#e389bd", "#a9d3fb", "#e8cf55", "#b3a5ee", "#9aa3b5", "#e08a5a"],
+  light: ["#0c54a8", "#e08214", "#1b7f6b", "#a6447a", "#5aa9e6", "#c9a400", "#7a6bb8", "#6b7280", "#b3541e", "#3d8c40", "#c2185b", "#4e5d94"],
+  dark: ["#6fb1ff", "#f5a24b", "#4fc3a9", "#e389bd", "#a9d3fb", "#e8cf55", "#b3a5ee", "#9aa3b5", "#e08a5a", "#86d07a", "#ff8ab5", "#8fa0e0"],
 };
 const night = window.matchMedia("(prefers-color-scheme: dark)");
 const watchers = [];
+const colors = new Map(); // what has been worked out, until light becomes dark
 
-night.addEventListener("change", () => watchers.forEach((draw) => draw()));
+night.addEventListener("change", () => {
+  colors.clear();
+  watchers.forEach((draw) => draw());
+});
+
+function once(name, work) {
+  if (!colors.has(name)) colors.set(name, work());
+  return colors.get(name);
+}
 
 /** Draw again when light becomes dark or dark light. */
 export function atDusk(draw) {
@@ -23,13 +32,13 @@ const scheme = () => SCHEMES[night.matches ? "dark" : "light"];
 
 /** The colour of the nth kind of thing. */
 export function kind(n) {
-  const colors = KINDS[night.matches ? "dark" : "light"];
-  return colors[n % colors.length];
+  const kinds = KINDS[night.matches ? "dark" : "light"];
+  return kinds[n % kinds.length];
 }
 
 /** A colour that the style sheet names. */
 export function styled(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  return once(name, () => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
 }
 
 /** Red, green and blue of a number between -1 and 1: paper at 0, one hue for each sign, steeper where numbers are small. */
@@ -70,7 +79,7 @@ export function legend(low, words, high = 1) {
 /** A grid of numbers, each a cell of `size` pixels, from -limit to limit; what is infinite is hidden. */
 export function paintGrid(context, values, columns, size, limit, left = 0, top = 0) {
   const rows = Math.ceil(values.length / columns), steps = 255;
-  const shades = Array.from({ length: 2 * steps + 1 }, (_, n) => shade(n / steps - 1));
+  const shades = once("all shades", () => Array.from({ length: 2 * steps + 1 }, (_, n) => shade(n / steps - 1)));
   const hidden = styled("hidden").match(/[0-9a-f]{2}/gi).map((pair) => parseInt(pair, 16));
   const pixels = new ImageData(columns, rows);
   values.forEach((value, place) => {

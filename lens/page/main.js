@@ -13,7 +13,7 @@ function report(error) {
 
 try {
   const network = await about();
-  const count = network.parameters.reduce((sum, part) => sum + part.count, 0);
+  const count = network.tallies.exact.reduce((sum, [, , total]) => sum + total, 0);
   document.title = `Look inside ${network.name}`;
   document.getElementById("name").textContent = network.name;
   document.getElementById("facts").textContent = network.kind === "text"

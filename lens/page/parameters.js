@@ -1,71 +1,51 @@
-// Where the parameters are: one bar, stacked by what the matrices are for.
+// Where the parameters are, counted twice, as training/tally.py does: each count a bar, stacked by what matrices are for.
 import { atDusk, kind } from "./color.js";
 import { card, make } from "./dom.js";
 
-const MATRICES = [
-  [/^embedding\.token/, "Embedding"],
-  [/^embedding\.position/, "Positions"],
-  [/\.query\.weight$/, "Query"],
-  [/\.key\.weight$/, "Key"],
-  [/\.value\.weight$/, "Value (Value-down)"],
-  [/\.out\.weight$/, "Output (Value-up)"],
-  [/mlp\.layers\.0\.weight$/, "Up-projection"],
-  [/mlp\.layers\.1\.weight$/, "Down-projection"],
-  [/^unembedding/, "Unembedding"],
-  [/^layers\.(\d+)\.weight$/, "Weights of layer "],
-  [/./, "Biases"],
-];
+const COUNTS = {
+  exact: "all there is",
+  lessons: "as the lessons count: no biases, norms and positions, and an unembedding of its own",
+};
+const people = (count) => count.toLocaleString("en");
+const share = (part, all) => `${((100 * part) / all).toFixed(1)} %`;
 
-/** The parameters by kind: what it is called, its product spelled out, its count. */
-function tallied(parameters) {
-  const kinds = new Map();
-  for (const { name, shape, count } of parameters) {
-    const [pattern, title] = MATRICES.find(([pattern]) => pattern.test(name));
-    const number = name.match(pattern)[1];
-    const full = number === undefined ? title : title + (Number(number) + 1);
-    const group = kinds.get(full) || { title: full, shapes: [], count: 0 };
-    group.shapes.push(shape.join(" × "));
-    group.count += count;
-    kinds.set(full, group);
-  }
-  const place = ({ title }) => MATRICES.findIndex(([, start]) => title.startsWith(start));
-  const rest = kinds.get("Biases");
-  if (rest && parameters.some(({ name }) => name.startsWith("embedding"))) rest.title = "Biases and layer norms";
-  return [...kinds.values()].sort((a, b) => place(a) - place(b));
-}
+/** The card. A tally is rows of name, product and total; where both counts agree, there is one bar. */
+export function parametersCard({ tallies, kind: network }) {
+  const same = JSON.stringify(tallies.exact) === JSON.stringify(tallies.lessons);
+  const counts = same ? ["exact"] : ["exact", "lessons"], products = new Map();
+  for (const count of counts.toReversed()) for (const [name, product] of tallies[count]) products.set(name, product);
+  const order = [...products.keys()], painted = []; // the lessons' matrices first, what they leave out after them
+  const total = Object.fromEntries(counts.map((count) => [count, tallies[count].reduce((sum, row) => sum + row[2], 0)]));
+  const found = (count, name) => tallies[count].find((row) => row[0] === name)?.[2];
+  const colored = (element, name) => { painted.push([element, order.indexOf(name)]); return element; };
 
-/** 128 × 128 × 4 matrices, or the number alone where the shapes differ. */
-function product({ shapes }) {
-  if (new Set(shapes).size > 1) return `${shapes.length} parts`;
-  return shapes.length > 1 ? `${shapes[0]} × ${shapes.length} layers` : shapes[0];
-}
-
-/** The card. */
-export function parametersCard({ parameters, kind: network }) {
-  const kinds = tallied(parameters), total = kinds.reduce((sum, { count }) => sum + count, 0);
-  const bar = make("div", { class: "stack", role: "img", "aria-label": `${total.toLocaleString("en")} parameters, stacked by kind` });
-  const parts = [], swatches = [];
-  const rows = kinds.map((group) => {
-    const share = `${((100 * group.count) / total).toFixed(1)} %`;
-    const part = make("span", { title: `${group.title}: ${group.count.toLocaleString("en")}, ${share}` });
-    part.style.flexGrow = group.count;
-    const swatch = make("span", { class: "swatch" });
-    parts.push(part);
-    swatches.push(swatch);
-    return make("tr", {}, make("th", { scope: "row" }, swatch, group.title), make("td", {}, product(group)),
-      make("td", {}, group.count.toLocaleString("en")), make("td", {}, share));
+  const bars = counts.map((count) => {
+    const bar = make("div", { class: "stack", role: "img", "aria-label": `${people(total[count])} parameters, stacked by kind, ${COUNTS[count]}` });
+    for (const [name, , part] of tallies[count]) {
+      const piece = colored(make("span", { title: `${name}: ${people(part)}, ${share(part, total[count])}` }), name);
+      piece.style.flexGrow = part;
+      bar.append(piece);
+    }
+    return make("figure", { "data-count": count }, make("figcaption", {}, same ? `${people(total[count])} parameters` : `${people(total[count])}, ${COUNTS[count]}`), bar);
   });
-  bar.append(...parts);
-  const paint = () => [parts, swatches].forEach((list) => list.forEach((element, n) => { element.style.background = kind(n); }));
+  const cells = (name) => counts.flatMap((count) => {
+    const part = found(count, name);
+    return part === undefined ? ["–", ""] : [people(part), share(part, total[count])];
+  });
+  const rows = order.map((name) => make("tr", {}, make("th", { scope: "row" }, colored(make("span", { class: "swatch" }), name), name),
+    make("td", {}, products.get(name).replaceAll(" x ", " × ")), ...cells(name).map((cell) => make("td", {}, cell))));
+  const heads = ["matrix", "product", ...(same ? ["parameters", "share"] : ["all there is", "share", "the lessons’ count", "share"])];
+  const foot = make("tr", {}, make("th", { scope: "row" }, "all"), make("td", {}),
+    ...counts.flatMap((count) => [make("td", {}, people(total[count])), make("td", {}, "100 %")]));
+  const paint = () => painted.forEach(([element, n]) => { element.style.background = kind(n); });
   paint();
   atDusk(paint);
-  const foot = make("tr", {}, make("th", { scope: "row" }, "all"), make("td", {}), make("td", {}, total.toLocaleString("en")), make("td", {}, "100 %"));
-  const tied = network === "text" && !parameters.some(({ name }) => name.startsWith("unembedding"));
-  const lesson = network === "text" ? "What is a GPT?" : "But what is a neural network?";
+  const tied = network === "text" && found("exact", "Unembedding") === undefined;
+  const lesson = network === "text" ? "Attention, step by step" : "But what is a neural network?";
   return card("parameters", "Where the parameters are",
     `Everything the network has learned lies in these matrices${tied ? "; the embedding is the unembedding too" : ""} `
-    + `(lesson: “${lesson}”).`, bar,
+    + `(lesson: “${lesson}”).`, ...bars,
     make("div", { class: "scroll" }, make("table", { class: "tally" },
-      make("thead", {}, make("tr", {}, ...["matrix", "shape", "parameters", "share"].map((head) => make("th", { scope: "col" }, head)))),
+      make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),
       make("tbody", {}, ...rows), make("tfoot", {}, foot))));
 }

@@ -61,17 +61,17 @@ export async function textPage(network, root, report) {
   async function show(tokens, write = true) {
     const turn = ++state.turn;
     try {
-      const answer = await ask("logits", { tokens });
+      const logits = ask("logits", { tokens }), ahead = attention.ahead(tokens); // neither waits for the other
+      const answer = await logits;
       if (turn !== state.turn) return false;
       report(null);
       Object.assign(state, { tokens, start: answer.start, position: answer.position, bits: null });
       if (write) area.value = answer.text;
       drawChips();
       bars.show(answer.logits, names()[answer.position]);
-      const asked = { tokens, names: names(), current: () => turn === state.turn };
+      const asked = { tokens, ahead, names: names(), current: () => turn === state.turn };
       await attention.show(asked);
       if (turn !== state.turn) return false;
-      neighbours.show(tokens.at(-1)).catch(report);
       details(asked).catch(report);
       return true;
     } catch (error) {
@@ -80,14 +80,18 @@ export async function textPage(network, root, report) {
     }
   }
 
-  /** What may come a moment later: the logit lens, and the other heads. */
+  /** What may come a moment later, and not at all while the text grows: neighbours, the other heads, the logit lens. */
   async function details({ tokens, current }) {
+    await new Promise(requestAnimationFrame);
+    if (current()) await Promise.all([neighbours.show(tokens.at(-1)), attention.others(), read(tokens, current)]);
+  }
+
+  async function read(tokens, current) {
     const answer = await ask("lens", { tokens });
     if (!current()) return;
     state.bits = unpacked(answer.bits);
-    lens.show(answer, names(), state.position);
+    lens.show(answer, names());
     paintChips();
-    await attention.others();
   }
 
   /** Look at one place: what comes after it, and what its token is near to. */

@@ -4,6 +4,8 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+import torch
+
 from configs.errors import UserError
 from configs.schema import DataConfig, MLPConfig
 from data.tokenizer import Tokenizer
@@ -11,12 +13,15 @@ from lens.answers.digits import DigitAnswers
 from lens.answers.pack import Answers
 from lens.answers.text import TextAnswers
 from lens.request import Request, is_gpt2
+from lens.views.parameters import tallies
 from model import GPT, MLP
 from training.checkpoint import step_folders
 from training.restore import Restored, restore
 
 CODE, PROSE = "def read(path):\n    ", "Once upon a time, "  # what is looked at without --prompt
 READINGS = {"cross_entropy": "softmax", "squared_error": "sigmoid"}
+# Parameters; below, one thread answers within milliseconds, and a second that waits for a busy core makes it 200 ms.
+SMALL = 4_000_000
 SPECIMENS = 40  # test images to try
 
 
@@ -26,6 +31,8 @@ def show(request: Request) -> None:
     if request.export is None:
         from lens.server import serve
 
+        if isinstance(answers, TextAnswers) and sum(p.numel() for p in answers.model.parameters()) < SMALL:
+            torch.set_num_threads(1)
         return serve(answers, request.port, not request.no_browser)
     from lens.standalone import standalone
 
@@ -45,7 +52,7 @@ def answers_of(request: Request) -> Answers:
         assert restored.tokenizer is not None
         code = restored.record.resolved.data.path == ["python-stdlib"]
         prompt = first_prompt(restored.tokenizer, request.prompt, CODE if code else PROSE)
-        return TextAnswers(restored.model, restored.tokenizer, name, prompt)
+        return TextAnswers(restored.model, restored.tokenizer, name, prompt, tallies(restored.model.config))
     return digits(restored)
 
 
@@ -57,7 +64,7 @@ def gpt2(folder: Path, prompt: str | None) -> TextAnswers:
     config, tokenizer, weights = read_gpt2(folder)
     model = GPT(config)
     load_weights(model, weights)
-    return TextAnswers(model, tokenizer, folder.name, first_prompt(tokenizer, prompt, PROSE))
+    return TextAnswers(model, tokenizer, folder.name, first_prompt(tokenizer, prompt, PROSE), tallies(config))
 
 
 def first_prompt(tokenizer: Tokenizer, given: str | None, default: str) -> str:
@@ -87,4 +94,5 @@ def digits(restored: Restored) -> DigitAnswers:
     steps = sorted(int(folder.name[5:]) for folder in step_folders(restored.folder / "checkpoints"))
     images = open_digits(DataConfig(path=config.data.path), config.model.sizes, seed=0).splits["test"][0][:SPECIMENS]
     best, reading = restored.checkpoint.state.step, READINGS[config.train.loss]
-    return DigitAnswers(config.model, at, steps, best, reading, images, restored.folder.name)
+    name, counted = restored.folder.name, tallies(config.model)
+    return DigitAnswers(config.model, at, steps, best, reading, images, name, counted)

@@ -48,6 +48,12 @@ def view(request: Request) -> Seen:
     return Seen(text, sentence, draw)
 
 
+def tallies(config: MLPConfig | GPTConfig) -> dict[str, list[tuple[str, str, int]]]:
+    """Both counts, as the page shows them."""
+    counts = {"exact": exact_tally, "lessons": lesson_tally}
+    return {name: [(row.name, row.product, row.total) for row in tally(config)] for name, tally in counts.items()}
+
+
 def described(target: Path) -> tuple[MLPConfig | GPTConfig, str, bool]:
     """The network's settings, its name, and whether its vocabulary is a guess. Raises UserError if it isn't settled."""
     if target.suffix != ".toml":

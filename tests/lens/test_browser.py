@@ -1,6 +1,7 @@
 """The live page in a real browser: what a person does with it, and that its own computing is the network's."""
 
 import base64
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -11,15 +12,37 @@ import pytest
 import torch
 
 from data.picture import centre
+from data.tokenizer import decode
 from lens.answers.digits import AtStep, DigitAnswers
+from lens.answers.text import TextAnswers
 from lens.capture import STAGES, attention, capture
+from lens.logits import logit_lens
+from lens.request import understand
 from lens.standalone import standalone
+from lens.views import look
+from lens.views.parameters import tallies
+from model import GPT, GPTConfig
 from model.generate import Sampling, distribution
+from tests.conftest import data_folder
 from tests.lens.test_page import PROMPT, digit_answers, text_answers
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+SAME = """
+[model]
+kind = "gpt"
+n_layer = 2
+n_head = 2
+n_embd = 16
+context_length = 48
+[data]
+path = "any.txt"
+tokenizer = "byte"
+[train]
+steps = 1
+"""  # the network of text_answers
+MARGIN = 16.8  # pixels beside the grid of attention, where every token is one letter
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
@@ -76,8 +99,8 @@ def open_page(browser) -> Iterator[Callable[..., "Page"]]:
         if message.type != "log" and not message.text.startswith(refused):
             complaints.append(message.text)
 
-    def open_it(address: str, scheme: str = "light", width: int = 1280) -> "Page":
-        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900})
+    def open_it(address: str, scheme: str = "light", width: int = 1280, touch: bool = False) -> "Page":
+        context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, has_touch=touch)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(10_000)
@@ -166,6 +189,8 @@ def test_a_text_is_typed_and_its_tokens_are_text_and_never_html(open_page, text_
     ready(page)
     assert page.locator(".chips button").first.text_content() == "<"
     assert page.locator("img, .chips script, .bars script, .lens script").count() == 0
+    made = "async (text) => (await import(`${location.href}dom.js`)).make('p', {}, text).childElementCount"
+    assert page.evaluate(made, "<img src=data:,> a token of many bytes") == 0
     page.fill("#prompt", "é\n")
     when(page, "document.querySelectorAll('.chips button').length === 3")
     assert page.locator(".chips button").last.text_content() == "↵"
@@ -208,6 +233,7 @@ def test_a_token_is_chosen_and_the_text_goes_on_from_there(open_page, text_addre
     when(page, f"page.state.tokens.length === {len(PROMPT) + 2}")
     page.get_by_role("button", name="Take one back").click()
     when(page, f"page.state.tokens.length === {len(PROMPT) + 1}")
+    assert page.evaluate("page.state.tokens") == [*PROMPT.encode(), token]
     page.get_by_role("button", name="Draw 40").click()
     when(page, f"page.state.tokens.length > {len(PROMPT) + 2}")
     page.get_by_role("button", name="Stop").click()
@@ -248,11 +274,37 @@ def test_a_head_is_clicked_a_cell_explained_and_the_stages_are_gone_through(open
     share = page.evaluate("page.attention.layers.get(1)[1].stages.pattern.at(-31 * 2 + 1)")
     assert f"share after softmax is {share:.3f}" in page.locator("#cell").text_content()
     box = canvas.bounding_box()
-    page.mouse.move(box["x"] + 60, box["y"] + 200)
-    assert page.evaluate("[page.attention.state.query, page.attention.state.key]") != place
+    cell = (box["width"] - MARGIN - 4) / len(PROMPT)
+    for layout, pair in (("papers: a query is a row", [5, 3]), ("lesson: a query is a column", [3, 5])):
+        page.get_by_text(layout).click()
+        page.mouse.move(box["x"] + MARGIN + 3.5 * cell, box["y"] + MARGIN + 5.5 * cell)
+        assert page.evaluate("[page.attention.state.query, page.attention.state.key]") == pair
     page.get_by_role("button", name="layer 1, head 1").focus()
     page.keyboard.press("ArrowLeft")
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "layer 0, head 1"
+
+
+def test_later_words_are_hidden_below_the_diagonal_where_a_query_is_a_column_by_day_and_by_night(
+    open_page, text_address
+):
+    page = open_page(text_address)
+    ready(page)
+    page.get_by_text("masked", exact=True).click()
+    corners = """([margin, T]) => {
+        const canvas = document.querySelector('canvas.picture'), cell = (canvas.width - margin - 4) / T;
+        const seen = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', { willReadFrequently: true });
+        seen.drawImage(canvas, 0, 0);
+        return [[T - 0.5, 0.5], [0.5, T - 0.5]].map(([x, y]) => Array.from(
+            seen.getImageData(margin + x * cell, margin + y * cell, 1, 1).data.slice(0, 3)));
+    }"""
+    for scheme, hidden in (("light", [0xE9, 0xEA, 0xE6]), ("dark", [0x24, 0x2A, 0x34])):
+        page.emulate_media(color_scheme=scheme)
+        page.get_by_text("lesson: a query is a column").click()
+        right, left = page.evaluate(corners, [MARGIN, len(PROMPT)])
+        assert left == hidden != right
+        page.get_by_text("papers: a query is a row").click()
+        right, left = page.evaluate(corners, [MARGIN, len(PROMPT)])
+        assert right == hidden != left
 
 
 def test_a_place_is_looked_at_with_what_comes_after_it_and_its_neighbours(open_page, text_address, answers):
@@ -262,10 +314,20 @@ def test_a_place_is_looked_at_with_what_comes_after_it_and_its_neighbours(open_p
     logits = answers.model(torch.tensor([list(PROMPT.encode())]))[0]
     vocabulary = answers.about()["vocabulary"]
     assert last == [vocabulary[token] for token in logits.argmax(dim=-1)]
+    depths = logit_lens(answers.model, capture(answers.model, torch.tensor([list(PROMPT.encode())]))).tokens[:, :-1]
+    right = int((depths == torch.tensor(list(PROMPT.encode())[1:])).sum())
+    assert right > 0 and page.locator(".lens .came").count() == right
+    page.locator(".lens tbody tr").last.locator("td").nth(4).click()
+    when(page, f"document.querySelector('#next .note').textContent === 'after {PROMPT[4]}:'")
     page.locator(".chips button").nth(2).click()
     when(page, "document.querySelector('#neighbours .note').textContent === 'nearest to a:'")
     when(page, "document.querySelector('#next .note').textContent === 'after a:'")
     assert int(page.locator("#next .bars button").first.get_attribute("data-token")) == int(logits[2].argmax())
+    table = answers.model.embedding.token.weight.detach()
+    scores = {"cosine": torch.cosine_similarity(table, table[97:98]), "dot product": table @ table[97]}
+    for title, found in scores.items():
+        shown = page.locator(f"#neighbours .pair > div:has-text('by {title}') .token").all_text_contents()
+        assert shown == [vocabulary[n] for n in found.topk(13).indices if n != 97][:12]
     page.keyboard.press("ArrowRight")
     when(page, "document.querySelector('#neighbours .note').textContent === 'nearest to s:'")
 
@@ -307,7 +369,9 @@ def test_a_drawing_is_centred_as_pictures_are(open_page, digit_address):
     generator = torch.Generator().manual_seed(0)
     for top, bottom, left, right in ((40, 250, 100, 160), (3, 90, 5, 270), (100, 111, 100, 117), (0, 280, 0, 280)):
         grey = torch.zeros(280, 280, dtype=torch.uint8)
-        grey[top:bottom, left:right] = torch.randint(256, (bottom - top, right - left), generator=generator)
+        heavy = torch.linspace(0.1, 1, right - left)  # to the right, so that the mass is not in the middle
+        ink = torch.randint(256, (bottom - top, right - left), generator=generator)
+        grey[top:bottom, left:right] = (ink * heavy).byte()
         found = page.evaluate(
             "(grey) => Array.from(page.centred(Float32Array.from(atob(grey), (c) => c.charCodeAt(0) / 255), 280))",
             base64.b64encode(grey.numpy().tobytes()).decode(),
@@ -337,6 +401,9 @@ def test_a_digit_is_drawn_and_read_at_every_stroke(open_page, digit_address):
         rtol=1e-4,
         atol=1e-5,
     )
+    best = [str(int(expected.argmax()))]
+    assert page.locator("#outputs .best .token").all_text_contents() == best
+    assert page.locator(".network .best").all_text_contents() == best
     before = page.evaluate("Array.from(page.state.image)")
     for name in ("shift left", "shift up", "rotate right", "Noise", "A test image"):
         page.get_by_role("button", name=name).click()
@@ -351,6 +418,62 @@ def test_a_digit_is_drawn_and_read_at_every_stroke(open_page, digit_address):
     when(page, "Math.max(...page.state.image) === 1")
 
 
+def drawn_by_finger(page: "Page", points: list[tuple[float, float]]) -> None:
+    """One finger goes from point to point, as a touch screen tells the browser."""
+    screen = page.context.new_cdp_session(page)
+    for kind, (x, y) in zip(["touchStart"] + ["touchMove"] * (len(points) - 1), points, strict=True):
+        screen.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y}]})
+    screen.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+
+def test_a_digit_is_drawn_with_a_finger_and_the_page_stands_still(open_page, digit_address):
+    page = open_page(digit_address, width=768, touch=True)
+    when(page, "page.state.computed !== null")
+    outputs, seen = "Array.from(page.state.computed.activations.at(-1))", "Array.from(page.state.image)"
+    example = torch.tensor(page.evaluate(outputs))
+    box = page.locator(".pad").bounding_box()
+    middle = box["x"] + box["width"] / 2
+    drawn_by_finger(page, [(middle, box["y"] + box["height"] * (0.9 - n / 20)) for n in range(16)])
+    when(page, "page.state.image[0] === 0 && Math.max(...page.state.image) === 1")  # not the example, which is noise
+    assert page.evaluate("scrollY") == 0
+    image = torch.tensor(page.evaluate(seen)).view(28, 28)
+    assert image[5:23, 14].min() > 0.9 and image[:, :12].max() == 0  # upright and in the middle
+    answer = torch.tensor(page.evaluate(outputs))
+    torch.testing.assert_close(answer, digit_answers().at(20)(image.flatten()).sigmoid(), rtol=1e-4, atol=1e-5)
+    assert (answer - example).abs().max() > 0.01
+    drawn_by_finger(page, [(middle + 250, 800 - 20 * n) for n in range(16)])  # beside the pad the same finger scrolls
+    when(page, "scrollY > 100")
+    assert page.evaluate(seen) == image.flatten().tolist()
+
+
+def test_the_parameters_are_counted_as_the_views_of_both_counts_have_them(
+    open_page, text_address, digit_address, answers, tmp_path
+):
+    page = open_page(text_address)
+    (tmp_path / "same.toml").write_text(SAME)
+    rows = [
+        [cell.text_content() for cell in row.locator("th, td").all()] for row in page.locator(".tally tbody tr").all()
+    ]
+    for count, words, column in (("exact", [], 2), ("lessons", ["--lesson"], 4)):
+        still = look(understand([str(tmp_path / "same.toml"), "parameters", *words])).text
+        expected = re.findall(r"^(\S+) +(.+?\w) +([\d,]+) +([\d.]+)%$", still, re.MULTILINE)
+        assert len(expected) > 7
+        shown = [(row[0], row[1].replace("×", "x"), row[column], row[column + 1]) for row in rows if row[column] != "–"]
+        assert sorted(shown) == sorted((*parts, f"{share} %") for *parts, share in expected)
+        total = re.match(r"same: ([\d,]+) parameters", still)[1]
+        assert page.locator(f"[data-count={count}] figcaption").text_content().startswith(f"{total}, ")
+        assert total == page.locator(".tally tfoot tr").locator("th, td").nth(column).text_content()
+        pieces = page.locator(f"[data-count={count}] .stack span")
+        widths = [piece.bounding_box()["width"] for piece in pieces.all()]
+        parts = [int(part.replace(",", "")) for *_, part, _ in expected]
+        largest = max(range(len(parts)), key=parts.__getitem__)
+        assert widths[largest] == pytest.approx(parts[largest] / sum(parts) * sum(widths), rel=0.03)
+    assert f"{sum(p.numel() for p in answers.model.parameters()):,} parameters" in page.locator("#facts").text_content()
+    digits = open_page(digit_address)
+    assert digits.locator("#parameters figcaption").all_text_contents() == ["13,002 parameters"]
+    assert digits.locator(".tally tbody tr").first.text_content() == "Weights 116 neurons × 784 inputs12,54496.5 %"
+
+
 def test_a_neuron_is_chosen_and_the_steps_of_training_are_gone_through(open_page, digit_address):
     page = open_page(digit_address)
     when(page, "page.state.computed !== null")
@@ -361,6 +484,13 @@ def test_a_neuron_is_chosen_and_the_steps_of_training_are_gone_through(open_page
     assert what.text_content().startswith("Layer 1, neuron 4: ")
     page.keyboard.press("ArrowRight")
     assert what.text_content().startswith("Layer 2, neuron 4: ")
+    page.get_by_role("button", name="Blank").click()  # to which weights are the same, and nothing comes in
+    inks = """[...document.querySelectorAll('#chosen figure > canvas')].map((canvas) => new Set(
+        canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data).size)"""
+    page.get_by_role("button", name="layer 1, neuron 3").click()
+    weights, passed = page.evaluate(inks)
+    assert weights > 50 and passed == 1
+    page.get_by_role("button", name="A test image").click()
     page.get_by_role("button", name="output 7").click()
     assert what.text_content().startswith("Output 7: ")
     outputs = "Array.from(page.state.computed.activations.at(-1))"
@@ -392,6 +522,9 @@ def test_an_exported_page_opens_from_disk_and_works(open_page, tmp_path, kind, s
         when(page, "page.state.computed !== null")
         page.locator("#training input").fill("0")
         when(page, "document.querySelector('#training output').textContent === '10'")
+        image, outputs = page.evaluate("[page.state.image, page.state.computed.activations.at(-1)].map((a) => [...a])")
+        expected = digit_answers().at(10)(torch.tensor(image)).sigmoid()
+        torch.testing.assert_close(torch.tensor(outputs), expected, rtol=1e-4, atol=1e-5)
         page.get_by_role("button", name="Noise").click()
     assert page.locator("#trouble").is_hidden()
 
@@ -403,7 +536,7 @@ def test_the_page_fits_light_and_dark_down_to_a_tablet(open_page, text_address, 
     for scheme, width in (("light", 1280), ("dark", 768)):
         page = open_page(address, scheme, width)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        papers[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        papers[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
         nameless = page.evaluate(
             """[...document.querySelectorAll('button, input, textarea, canvas[tabindex], [role=button]')]
                 .filter((e) => !(e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length))
@@ -411,4 +544,29 @@ def test_the_page_fits_light_and_dark_down_to_a_tablet(open_page, text_address, 
         )
         assert not nameless
         page.screenshot(path=tmp_path / f"{kind}-{scheme}-{width}.png", full_page=True)
-    assert papers["light"] != papers["dark"]
+    assert min(papers["light"]) > 200 and max(papers["dark"]) < 60
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(300)
+def test_a_network_of_gpt_2s_size_answers_a_prompt_that_is_typed(open_page):
+    from data.bpe import gpt2_tokenizer
+
+    data_folder()
+    torch.manual_seed(0)
+    model = GPT(GPTConfig()).eval()
+    large = TextAnswers(model, gpt2_tokenizer(), "large", PROMPT, tallies(model.config))
+    for address in served(large):
+        page = open_page(address)
+        assert "124,439,808 parameters" in page.locator("#facts").text_content()
+        page.fill("#prompt", "the old dog and the small fox " * 5)
+        for _ in range(20):
+            page.wait_for_timeout(500)
+            if page.evaluate("page.state.tokens.length > 30 && page.state.bits && page.attention.layers.size === 12"):
+                break
+        tokens = page.evaluate("page.state.tokens")
+        assert decode(large.tokenizer, tokens) == "the old dog and the small fox " * 5
+        expected = model.next_logits(torch.tensor([tokens]))[0].softmax(dim=-1).topk(12)
+        shown = page.evaluate("page.bars.chances().slice(0, 12)")
+        torch.testing.assert_close(torch.tensor([chance for _, chance in shown]), expected.values.detach())
+        assert [token for token, _ in shown] == expected.indices.tolist()

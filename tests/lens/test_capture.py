@@ -131,7 +131,9 @@ def test_the_last_row_of_the_logit_lens_is_the_models_own_answer(kind):
     torch.testing.assert_close(seen.probabilities[-1], expected.amax(dim=-1))
 
 
-def test_each_row_of_the_logit_lens_is_the_network_cut_off_there():
+@pytest.mark.parametrize("at_once", [7, 16, 512])
+def test_each_row_of_the_logit_lens_is_the_network_cut_off_there(monkeypatch, at_once):
+    monkeypatch.setattr("lens.logits.AT_ONCE", at_once)
     model = KINDS["pre-norm"]()
     tokens = texts(model, 1, 16)
     seen, blocks = logit_lens(model, lens.capture(model, tokens)), list(model.blocks)

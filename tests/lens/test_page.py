@@ -16,6 +16,7 @@ from lens.capture import attention, capture
 from lens.logits import logit_lens
 from lens.request import understand
 from lens.standalone import PAGE, bundle, harmless, standalone
+from lens.views.parameters import tallies
 from model import GPT, MLP, GPTConfig, MLPConfig
 
 PROMPT = "class <script>alert(1)</script>"
@@ -29,16 +30,20 @@ def text_answers(prompt: str = PROMPT) -> TextAnswers:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    return TextAnswers(model, ByteTokenizer(), "tiny", prompt)
+    return TextAnswers(model, ByteTokenizer(), "tiny", prompt, tallies(config))
 
 
 def digit_answers(activation: str = "sigmoid", reading: str = "sigmoid") -> DigitAnswers:
-    """A digit network at three checkpoints."""
+    """A digit network at three checkpoints, whose answer depends on the image as a trained one's does."""
     torch.manual_seed(0)
     config = MLPConfig(sizes=[784, 16, 16, 10], activation=activation)
     models = {step: MLP(config.sizes, config.activation) for step in (10, 20, 30)}
+    with torch.no_grad():
+        for model in models.values():
+            for parameter in model.parameters():
+                parameter.mul_(4)
     images = torch.rand(5, 784)
-    return DigitAnswers(config, models.__getitem__, [10, 20, 30], 20, reading, images, "digits")
+    return DigitAnswers(config, models.__getitem__, [10, 20, 30], 20, reading, images, "digits", tallies(config))
 
 
 def unpacked(packed: dict) -> torch.Tensor:
