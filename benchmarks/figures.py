@@ -64,10 +64,10 @@ def final(log: list[dict], key: str) -> float:
 
 
 def shakespeare(seeds: int) -> Rows:
-    """shakespeare.toml against a bare eager float32 loop over the same network and the same number of steps."""
+    """shakespeare_adamw.toml against a bare eager float32 loop over the same network and the same number of steps."""
     rows = []
     for seed in range(seeds):
-        log, ours = learn("shakespeare", f"s{seed}", "--train.seed", seed)
+        log, ours = learn("shakespeare_adamw", f"s{seed}", "--train.seed", seed)
         loss, bare = bare_loop(f"s{seed}")
         row = {"seed": seed, "val_loss": final(log, "val_loss"), "seconds": ours}
         rows.append(row | {"bare_val_loss": loss, "bare_seconds": bare, "ratio": ours / bare})
@@ -115,8 +115,8 @@ def bare_script(run: str) -> tuple[Config, Text, Learner, Callable[[int], None]]
 
 
 def step(seeds: int) -> Rows:
-    """One step of shakespeare.toml against one of the bare loop, in turn, so that a noisy machine hits both alike."""
-    learn("shakespeare", "s", "--train.steps", "2", "--train.eval_every", "100")
+    """One step of shakespeare_adamw.toml against one of the bare loop, in turn, so that a noisy machine hits both alike."""
+    learn("shakespeare_adamw", "s", "--train.steps", "2", "--train.eval_every", "100")
     config, data, _, bare_step = bare_script("s")
     ours = partial(train.update, build_learner(config, data))
     rows = []
@@ -201,7 +201,7 @@ def int8(seeds: int) -> Rows:
     """What eight bits cost a network that has learned Shakespeare: nats of loss over the whole validation split."""
     rows = []
     for seed in range(seeds):
-        log, _ = learn("shakespeare", f"int8-{seed}", "--train.seed", seed)
+        log, _ = learn("shakespeare_adamw", f"int8-{seed}", "--train.seed", seed)
         found = restore(f"int8-{seed}", "last")
         data = open_data(found.record.resolved, found.tokenizer)
         result = evaluate(quantize(found.model), data, "val", cross_entropy, size=64)

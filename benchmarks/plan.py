@@ -77,7 +77,7 @@ def planned(printed: str) -> dict[str, float]:
 
 def compare(settings: dict[str, Any], folder: Path, imported: int) -> dict[str, Any]:
     """A plan and the run it is of."""
-    words = ["train.py", "configs/shakespeare.toml", "--run", str(folder)]
+    words = ["train.py", "configs/shakespeare_adamw.toml", "--run", str(folder)]
     words += [word for name, value in (SHARED | settings).items() for word in (f"--{name}", str(value))]
     plan = planned(run([*words, "--dry-run"])[0])
     _, peak, ended = run(words)

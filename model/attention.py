@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from configs.schema import GPTConfig
-from model.position import TURNED
 
 
 def attention_scores(q: Float[Tensor, "... T D"], k: Float[Tensor, "... S D"]) -> Float[Tensor, "... T S"]:
@@ -51,7 +50,11 @@ class CausalSelfAttention(nn.Module):
         self.key = nn.Linear(C, C, config.bias)
         self.value = nn.Linear(C, C, config.bias)
         self.out = nn.Linear(C, C, config.bias)
-        self.turn = TURNED[config.position](config.context_length, C // config.n_head)
+        self.turn = None
+        if config.position == "rotary":
+            from model.position import Rotation
+
+            self.turn = Rotation(config.context_length, C // config.n_head)
         self.dropout = config.dropout
 
     def split(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B H T D"]:
@@ -60,8 +63,8 @@ class CausalSelfAttention(nn.Module):
 
     def queries_and_keys(self, x: Float[Tensor, "B T C"]) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T D"]]:
         """What each position asks and answers to, in each head; turned by its place if positions are rotary."""
-        position = torch.arange(x.size(-2), device=x.device)
-        return self.turn(self.split(self.query(x)), position), self.turn(self.split(self.key(x)), position)
+        q, k = self.split(self.query(x)), self.split(self.key(x))
+        return (self.turn(q), self.turn(k)) if self.turn else (q, k)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         (q, k), v = self.queries_and_keys(x), self.split(self.value(x))

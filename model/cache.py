@@ -64,7 +64,7 @@ class Reader:
         self.layers = [layer_of(block) for block in model.blocks]
         places = torch.arange(model.config.context_length, device=next(model.parameters()).device)
         self.position = model.embedding.position(places)
-        self.turn = model.blocks[0].attention.turn
+        self.turn = model.blocks[0].attention.turn or (lambda x, position=None: x)
 
 
 def layer_of(block: Block) -> Layer:
@@ -158,11 +158,10 @@ def read_past(reader: Reader, cache: KVCache, rows: list[int], texts: list[list[
     """
     tokens = pad_sequence([torch.tensor(text, device=cache.memory.device) for text in texts], batch_first=True)
     T = tokens.size(1)
-    places = torch.arange(T, device=tokens.device)
 
     def attend(keys: Tensor, values: Tensor, qkv: Tensor) -> Tensor:
         q, k, v = qkv.unflatten(-1, (3, reader.config.n_head, -1)).permute(2, 0, 3, 1, 4)
-        q, k = reader.turn(q, places), reader.turn(k, places)
+        q, k = reader.turn(q), reader.turn(k)
         keys[rows, :, :T], values[rows, :, :T] = k, v
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(-2)
 

@@ -14,7 +14,6 @@ from configs.schema import GPTConfig
 from model.attention import CausalSelfAttention
 from model.initialise import initialise_gpt
 from model.mlp import MLP
-from model.position import ADDED
 
 
 class Embedding(nn.Module):
@@ -26,10 +25,19 @@ class Embedding(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.n_embd)
-        self.position = ADDED[config.position](config.context_length, config.n_embd)
+        self.position = position(config)
 
     def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         return self.token(tokens) + self.position(torch.arange(tokens.size(-1), device=tokens.device))
+
+
+def position(config: GPTConfig) -> nn.Module:
+    """What is added to a vector for its place: a learned row, waves, or, if attention turns instead, nothing."""
+    if config.position == "learned":
+        return nn.Embedding(config.context_length, config.n_embd)
+    from model.position import ADDED
+
+    return ADDED[config.position](config.context_length, config.n_embd)
 
 
 class Block(nn.Module):

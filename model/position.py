@@ -1,4 +1,4 @@
-"""How a vector knows its place: something is added to it, or its queries and keys are turned."""
+"""Places without parameters, for networks that don't learn a vector for each: waves that are added, or a rotation."""
 
 import torch
 from jaxtyping import Float, Int
@@ -46,21 +46,13 @@ class Rotation(nn.Module):
         self.register_buffer("cos", torch.cat((angle.cos(), angle.cos()), dim=-1), persistent=False)
         self.register_buffer("sin", torch.cat((-angle.sin(), angle.sin()), dim=-1), persistent=False)
 
-    def forward(self, x: Float[Tensor, "B H T D"], position: Int[Tensor, "..."]) -> Float[Tensor, "B H T D"]:
-        """`position`: the places of the T vectors, or (B, 1, 1) where each text has its own."""
-        cos, sin = (self.get_buffer(name)[position].to(x.dtype) for name in ("cos", "sin"))
+    def forward(
+        self, x: Float[Tensor, "B H T D"], position: Int[Tensor, "B 1 1"] | None = None
+    ) -> Float[Tensor, "B H T D"]:
+        """T vectors from the first place on, or the one vector of each text at its own `position`."""
+        places = slice(x.size(-2)) if position is None else position
+        cos, sin = (self.get_buffer(name)[places].to(x.dtype) for name in ("cos", "sin"))
         return x * cos + x.roll(x.size(-1) // 2, dims=-1) * sin
 
 
-class NoRotation(nn.Module):
-    """Queries and keys stay as they are."""
-
-    def __init__(self, context_length: int, size: int) -> None:
-        super().__init__()
-
-    def forward(self, x: Float[Tensor, "B H T D"], position: Int[Tensor, "..."]) -> Float[Tensor, "B H T D"]:
-        return x
-
-
-ADDED = {"learned": nn.Embedding, "sinusoidal": SinusoidalPosition, "rotary": NoPosition}
-TURNED = {"learned": NoRotation, "sinusoidal": NoRotation, "rotary": Rotation}
+ADDED = {"sinusoidal": SinusoidalPosition, "rotary": NoPosition}

@@ -11,7 +11,7 @@ SIZE, LENGTH = 12, 40
 
 def turned(x: Tensor, places: Tensor | None = None) -> Tensor:
     """By a fresh rotation, at 0, 1, 2, ... if no places are named."""
-    return Rotation(LENGTH, SIZE)(x, torch.arange(x.size(-2)) if places is None else places)
+    return Rotation(LENGTH, SIZE)(x, places)
 
 
 def random(*shape: int) -> Tensor:
@@ -50,7 +50,7 @@ def test_a_dot_product_of_two_turned_vectors_depends_on_their_distance_alone():
 
 def test_each_text_may_have_a_place_of_its_own():
     x = random(3, 2, 1, SIZE)
-    alone = [turned(x[row : row + 1], torch.tensor([place])) for row, place in enumerate((5, 0, 39))]
+    alone = [turned(x[row : row + 1], torch.tensor([[[place]]])) for row, place in enumerate((5, 0, 39))]
     torch.testing.assert_close(turned(x, torch.tensor([5, 0, 39]).view(-1, 1, 1)), torch.cat(alone))
 
 
