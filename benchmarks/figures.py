@@ -115,7 +115,7 @@ def bare_script(run: str) -> tuple[Config, Text, Learner, Callable[[int], None]]
 
 
 def step(seeds: int) -> Rows:
-    """One step of shakespeare_adamw.toml against one of the bare loop, in turn, so that a noisy machine hits both alike."""
+    """One step of shakespeare_adamw.toml against one of the bare loop, in turn, so that noise hits both alike."""
     learn("shakespeare_adamw", "s", "--train.steps", "2", "--train.eval_every", "100")
     config, data, _, bare_step = bare_script("s")
     ours = partial(train.update, build_learner(config, data))

@@ -168,15 +168,12 @@ def alternating(size: str, turns: int, ways: list[str]) -> dict[str, Any]:
 
 def peak(size: str, way: str) -> float:
     """Megabytes at the most in a process that makes three such steps, above one that has only imported its parts."""
-    lines = {
-        True: f"step = t.WAYS[{way!r}]({size!r}); [step(n) for n in range(3)]",
-        False: "from transformers import GPT2LMHeadModel",
-    }
+    parts = "import benchmarks.training as t; from transformers import GPT2LMHeadModel"
+    steps = f"step = t.WAYS[{way!r}]({size!r}); [step(number) for number in range(3)]"
     before, after = (
-        int(subprocess.run([sys.executable, "-c", f"import benchmarks.training as t; {lines[made]}; t.tell()"],
-                           check=True, capture_output=True, text=True).stdout)
-        for made in (False, True)
-    )  # fmt: skip
+        int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+        for code in (f"{parts}; t.tell()", f"{parts}; {steps}; t.tell()")
+    )
     return (after - before) / 1024
 
 
