@@ -40,16 +40,29 @@ def test_with_torch_s_polynomial_five_steps_are_those_of_torch_within_its_bfloat
 
 
 def test_each_polynomial_is_the_closest_to_one_for_all_that_the_one_before_leaves():
-    """Found again by linear programming: the least t with |1 - a x - b x³ - c x⁵| <= t all over the interval."""
+    """Found again by linear programming: the least t with |1 - a x - b x³ - c x⁵| <= t all over it; then stretched."""
     low, high = 1e-3, 1.0
     for polynomial in POLYNOMIALS:
         x = np.concatenate([np.geomspace(low, high, 2000), np.linspace(low, high, 2000)])
         powers, one = np.stack([x, x**3, x**5], axis=1), np.ones((len(x), 1))
         bounds = np.block([[powers, -one], [-powers, -one]])
         best = linprog([0, 0, 0, 1], bounds, np.concatenate([one, -one]), bounds=(None, None)).x
-        np.testing.assert_allclose(polynomial, best[:3], rtol=2e-3)
+        np.testing.assert_allclose(polynomial, best[:3] / 1.02 ** np.array([1, 3, 5]), rtol=2e-3)
         low, high = 1 - best[3], 1 + best[3]
     assert 0.45 < low < high < 1.55
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 64), (1, 8, 512), (1, 128, 128)])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_in_bfloat16_no_matrix_explodes_however_low_its_rank(shape, rank):
+    """A GPU makes the steps in bfloat16, where rank one means a singular value of 1, at the interval's end."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        left, right = (
+            torch.randn(1, shape[1], rank, generator=generator),
+            torch.randn(1, rank, shape[2], generator=generator),
+        )
+        assert torch.linalg.matrix_norm(orthogonal((left @ right).bfloat16()).float(), 2) < 1.6
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 20, 5), (2, 5, 20)])
@@ -60,7 +73,8 @@ def test_singular_values_become_about_one_and_directions_stay(shape):
     inside = u.mT @ y @ v.mT
     assert torch.allclose(inside, torch.diag_embed(inside.diagonal(dim1=-2, dim2=-1)), atol=1e-9)
     found = inside.diagonal(dim1=-2, dim2=-1)[s > 1e-3 * s.norm(dim=-1, keepdim=True)]
-    assert len(found) >= 10 and found.min() > 0.45 and found.max() < 1.55
+    # Stretched by 2 %, they take 0.001 to 0.4205.
+    assert len(found) >= 10 and found.min() > 0.42 and found.max() < 1.55
 
 
 def test_one_matrix_doesnt_depend_on_its_neighbours():
