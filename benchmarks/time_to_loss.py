@@ -1,7 +1,7 @@
 """How soon a loss is reached, recipe against recipe: python -m benchmarks.time_to_loss [--seeds 3].
 
 The same network on Tiny Shakespeare (4 layers, 4 heads, 128 wide, context 64) by AdamW as most scripts have it
-(configs/shakespeare_adamw.toml), by AdamW tuned, with less effort than Muon had, on the same modern network, and by Muon.
+(configs/shakespeare_adamw.toml), by AdamW tuned, with less effort than Muon had, on the modern network, and by Muon.
 All three learn in one process, ten steps each in turn, so that a noisy machine hits all alike; looking at the whole
 validation split is not counted. Then `configs/shakespeare.toml`, whatever its network, gets the seconds that the first
 took, and its loss is what counts.
