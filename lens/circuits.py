@@ -5,6 +5,7 @@ Scores follow Elhage et al. 2021, "A mathematical framework for transformer circ
 layer norm; its gain is folded in. They are approximations of what the network does.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -96,6 +97,12 @@ def ov_singular_values(head: Head) -> Float[Tensor, "D"]:
     return singular_values(head.out, head.value)
 
 
+def effective_rank(values: Float[Tensor, "... D"]) -> Float[Tensor, "..."]:
+    """exp of the entropy of the singular values' shares: how many equal ones spread as far (Roy and Vetterli 2007)."""
+    share = values / values.sum(dim=-1, keepdim=True).clamp_min(1e-30)
+    return torch.special.entr(share).sum(dim=-1).exp()
+
+
 @torch.no_grad()
 def token_to_token(model: GPT) -> Float[Tensor, "C C"]:
     """W_E W_U, summed over the vocabulary: what the embedding puts in as the unembedding would read it."""
@@ -116,6 +123,57 @@ def copying_score(square: Float[Tensor, "D D"]) -> float:
     """Sum of the eigenvalues over the sum of their magnitudes; 0 for a matrix of zeros."""
     eigenvalues = torch.linalg.eigvals(square.double())
     return float(eigenvalues.sum().real / eigenvalues.abs().sum().clamp_min(1e-300))
+
+
+class Composition(NamedTuple):
+    """How much of what one head writes another, in a later layer, reads: one number for each pair, 0 by chance."""
+
+    query: Tensor
+    """in what it asks"""
+    key: Tensor
+    """in where it finds it: induction heads have a previous-token head here"""
+    value: Tensor
+    """in what it hands on"""
+
+
+@torch.no_grad()
+def composition(writers: list[Head], readers: list[Head]) -> Composition:
+    """Of each of the earlier heads (rows) with each of the later ones (columns).
+
+    |A W_OV| / |A| |W_OV| in Frobenius norms, where A is W_QKᵀ, W_QK or W_OV of the later head, less 1 / √C: maps that
+    know nothing of each other come to that (as the root of the mean square).
+    """
+    written = [(head.out, head.value) for head in writers]
+    return Composition(
+        query=overlap(written, [(head.key.mT, head.query) for head in readers]),
+        key=overlap(written, [(head.query.mT, head.key) for head in readers]),
+        value=overlap(written, [(head.out, head.value) for head in readers]),
+    )
+
+
+def compositions(layers: list[list[Head]]) -> Composition:
+    """Of all heads, layer after layer, with all: (LH, LH), nan unless the reader (column) is in a later layer."""
+    H, count = len(layers[0]), sum(map(len, layers))
+    found = Composition(*(torch.full((count, count), math.nan) for _ in Composition._fields))
+    for number, readers in enumerate(layers[1:], 1):
+        earlier = [head for layer in layers[:number] for head in layer]
+        for whole, part in zip(found, composition(earlier, readers), strict=True):
+            whole[: number * H, number * H : (number + 1) * H] = part
+    return found
+
+
+def overlap(earlier: list[tuple[Tensor, Tensor]], later: list[tuple[Tensor, Tensor]]) -> Float[Tensor, "W R"]:
+    """Norm of the product of two maps over the product of their norms, less chance; 0 / 0 counts as 0.
+
+    A map is two factors, (C, D) and (D, C). The norm of a product is that of the middle between the triangles of the
+    outer factors' QR decompositions, so that no C x C matrix is ever made.
+    """
+    (up, down), (to, of) = ([torch.stack(factors) for factors in zip(*maps, strict=True)] for maps in (earlier, later))
+    up_R, down_R, to_R, of_R = (torch.linalg.qr(factor).R for factor in (up, down.mT, to, of.mT))
+    middle = torch.einsum("rdc,wce->wrde", of, up)
+    both = torch.linalg.matrix_norm(to_R @ middle @ down_R.mT.unsqueeze(1))
+    alone = torch.linalg.matrix_norm(up_R @ down_R.mT).unsqueeze(1) * torch.linalg.matrix_norm(to_R @ of_R.mT)
+    return both / alone.clamp_min(1e-30) - up.size(1) ** -0.5
 
 
 def read_gain(model: GPT) -> Tensor:

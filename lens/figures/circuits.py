@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
 
 from lens.paint import (
@@ -83,23 +83,43 @@ def ranked(axes: Axes, title: str, bars: Bars) -> None:
 
 
 def heads(
-    scores: dict[str, np.ndarray], values: dict[str, np.ndarray], width: int, network: str, sentence: str
+    scores: dict[str, np.ndarray],
+    values: dict[str, np.ndarray],
+    pairs: dict[str, np.ndarray],
+    width: int,
+    network: str,
+    sentence: str,
 ) -> Figure:
-    """A grid of heads for each score, and the singular values of each head's two maps."""
+    """A grid of heads for each score, the singular values of each head's two maps, and a grid of pairs of heads."""
     layers, count = next(iter(scores.values())).shape
-    figure = canvas(11.5, 0.32 * layers + 6.4, f"Heads ({network})", sentence)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(0.32 * layers + 1.6, 4))
-    panels = top.subplots(1, len(scores))
+    heights = [0.32 * layers + 1.6, 4, 4.4][: 3 if layers > 1 else 2]
+    figure = canvas(11.5, sum(heights) + 0.8, f"Heads ({network})", sentence)
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+    head_scores(parts[0], scores)
+    spectra(parts[1], values, width)
+    if layers > 1:
+        composition(parts[2], pairs, count)
+    return figure
+
+
+def head_scores(figure: SubFigure, scores: dict[str, np.ndarray]) -> None:
+    """Layers down, heads across, a grid for each score."""
+    layers, count = next(iter(scores.values())).shape
+    panels = figure.subplots(1, len(scores))
     for axes, (name, grid) in zip(panels, scores.items(), strict=True):
         painted = signed(axes, grid, 1, aspect="auto") if name == "copying" else shares(axes, grid, aspect="auto")
         if layers * count <= 64:
             written(axes, grid, "{:.2f}", lambda value: abs(value) > 0.6)
         axes.set(title=name, xlabel="head", xticks=range(0, count, -(-count // 12)), yticks=range(layers))
         axes.tick_params(length=0)
-        top.colorbar(painted, ax=axes, location="bottom", shrink=0.9, aspect=30)
+        figure.colorbar(painted, ax=axes, location="bottom", shrink=0.9, aspect=30)
     panels[0].set_ylabel("layer")
-    for axes, (name, found) in zip(bottom.subplots(1, len(values)), values.items(), strict=True):
-        D = found.shape[-1]
+
+
+def spectra(figure: SubFigure, values: dict[str, np.ndarray], width: int) -> None:
+    """A curve of singular values for each head, beside the bound on their number."""
+    for axes, (name, found) in zip(figure.subplots(1, len(values)), values.items(), strict=True):
+        layers, count, D = found.shape
         for layer in range(layers):
             color = colormaps["viridis"](0.9 * layer / max(1, layers - 1))
             for head in range(count):
@@ -112,7 +132,25 @@ def heads(
         axes.set_ylim(bottom=0)
     if layers <= 24:
         axes.legend(loc="center right", ncols=-(-layers // 8))
-    return figure
+
+
+def composition(figure: SubFigure, pairs: dict[str, np.ndarray], count: int) -> None:
+    """Writing heads down, reading ones across, layer after layer; pairs that can't be are grey."""
+    limit = max(float(np.nanmax(np.abs(grid))) for grid in pairs.values())
+    panels = figure.subplots(1, len(pairs))
+    for axes, (name, grid) in zip(panels, pairs.items(), strict=True):
+        painted = signed(axes, grid[:-count, count:], limit)
+        layers = len(grid) // count
+        for layer in range(1, layers - 1):
+            axes.axhline(layer * count - 0.5, color=GREY, linewidth=0.5)
+            axes.axvline(layer * count - 0.5, color=GREY, linewidth=0.5)
+        middles = [(layer + 0.5) * count - 0.5 for layer in range(layers - 1)]
+        axes.set_xticks(middles, [f"{layer}" for layer in range(1, layers)])
+        axes.set_yticks(middles, [f"{layer}" for layer in range(layers - 1)])
+        axes.tick_params(length=0)
+        axes.set(title=f"composition in the {name}", xlabel="heads of layer, which read")
+    panels[0].set_ylabel("heads of layer, which write")
+    figure.colorbar(painted, ax=list(panels), shrink=0.8, aspect=30, label="above chance")
 
 
 def neurons(

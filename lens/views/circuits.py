@@ -126,62 +126,76 @@ def names_first(tokenizer: Tokenizer) -> str:
 
 
 def heads_view(request: Request) -> Seen:
-    """Every head's scores, and the singular values of what it does."""
+    """Every head's scores, the singular values of what it does, and which heads work on what others wrote."""
     network, _ = speaking(request)
     model, config = network.model, network.model.config
-    half = config.context_length // 2
-    tokens = circuits.repeated(config.vocab_size, min(half, 64), 8, request.seed)
+    tokens = circuits.repeated(config.vocab_size, min(config.context_length // 2, 64), 8, request.seed)
     patterns = circuits.patterns(model, tokens)
     heads, between = [circuits.heads(block) for block in model.blocks], circuits.token_to_token(model)
     scores = {
         "previous token": circuits.previous_token(patterns),
         "duplicate token": circuits.duplicate_token(patterns),
         "induction": circuits.induction(patterns),
-        "copying": torch.tensor([[circuits.copying(head, between) for head in row] for row in heads]),
+        "copying": each(heads, lambda head: torch.tensor(circuits.copying(head, between))),
     }
-    values = {
-        "QK": torch.stack([torch.stack([circuits.qk_singular_values(head) for head in row]) for row in heads]),
-        "OV": torch.stack([torch.stack([circuits.ov_singular_values(head) for head in row]) for row in heads]),
-    }
-    chance = circuits.chance(tokens.size(1))
+    values = {"QK": each(heads, circuits.qk_singular_values), "OV": each(heads, circuits.ov_singular_values)}
+    ranks = {f"rank of {name}": circuits.effective_rank(found) for name, found in values.items()}
+    compositions = circuits.compositions(heads)
     D, C = config.n_embd // config.n_head, config.n_embd
+    columns = {
+        **{name: (grid, "{:.2f}") for name, grid in scores.items()},
+        **{n: (g, "{:.1f}") for n, g in ranks.items()},
+    }
     rows = [
-        (
-            layer,
-            head,
-            *(f"{grid[layer, head]:.2f}" for grid in scores.values()),
-            *(effective(v[layer, head]) for v in values.values()),
-        )
+        (layer, head, *(form.format(grid[layer, head]) for grid, form in columns.values()))
         for layer in range(config.n_layer)
         for head in range(config.n_head)
     ]
-    head = ("layer", "head", *scores, "rank of QK", "rank of OV")
-    text = f"{network.name}, {tokens.size(1)} random tokens, the second half as the first\n\n" + table(
-        head, rows, left=0
+    even = ", ".join(f"{score:.2f}" for score in circuits.chance(tokens.size(1)))
+    text = (
+        f"{network.name}, {tokens.size(1)} random tokens, the second half as the first\n\n"
+        + table(("layer", "head", *columns), rows, left=0)
+        + f"\n\nby chance: {even}; copying from -1 to 1. Ranks are effective ones:\n"
+        + f"how many equal singular values would be as spread; {D} is the bound, of {C}"
+        + strongest(compositions, config.n_head, request.top)
     )
-    text += (
-        f"\n\nby chance: {chance[0]:.2f}, {chance[1]:.2f}, {chance[2]:.2f}; copying from -1 to 1. Ranks are effective "
-    )
-    text += f"ones:\nhow many equal singular values would be as spread; {D} is the bound, of {C}"
     sentence = (
         "A head is known by scores on random tokens that are said twice, and by its two maps of the space to itself, "
         f"which have rank {D} at most: QK decides where it looks, OV what it adds (norms' gains folded in, biases left "
-        'out; lesson: "Attention, step by step").'
+        'out). The last grids say which heads work on what earlier ones wrote (lesson: "Attention, step by step").'
     )
 
     def draw():
         from lens.figures import circuits as figures
 
         grids = {name: grid.numpy() for name, grid in scores.items()}
-        return figures.heads(grids, {n: v.numpy() for n, v in values.items()}, C, network.name, sentence)
+        curves = {name: found.numpy() for name, found in values.items()}
+        pairs = {name: grid.numpy() for name, grid in compositions._asdict().items()}
+        return figures.heads(grids, curves, pairs, C, network.name, sentence)
 
     return Seen(text, sentence, draw)
 
 
-def effective(values: Tensor) -> str:
-    """The effective rank: exp of the entropy of the singular values' shares (Roy and Vetterli 2007)."""
-    share = values / values.sum().clamp_min(1e-30)
-    return f"{torch.special.entr(share).sum().exp():.1f}"
+def each(heads: list[list[circuits.Head]], measure: Callable[[circuits.Head], Tensor]) -> Tensor:
+    """What is measured of every head, layer by layer: (L, H, ...)."""
+    return torch.stack([torch.stack([measure(head) for head in row]) for row in heads])
+
+
+def strongest(compositions: circuits.Composition, n_head: int, top: int) -> str:
+    """The pairs of heads that share most; nothing for a single layer."""
+    kinds = {}
+    for kind, grid in compositions._asdict().items():
+        pairs = grid.nan_to_num(-1).flatten().topk(min(top, int(grid.isfinite().sum())))
+        places = [divmod(place, grid.size(1)) for place in pairs.indices.tolist()]
+        kinds[kind] = [
+            f"{reader // n_head}.{reader % n_head} ← {writer // n_head}.{writer % n_head} {share:+.3f}"
+            for (writer, reader), share in zip(places, pairs.values.tolist(), strict=True)
+        ]
+    if not any(kinds.values()):
+        return ""
+    return "\n\nheads (layer.head) that read what earlier ones write, above chance, in their\n\n" + table(
+        kinds, zip(*kinds.values(), strict=True), left=3
+    )
 
 
 TOKENS = 4096  # of the run's own text, in which places that excite a neuron are looked for

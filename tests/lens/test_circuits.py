@@ -1,5 +1,8 @@
 """Scores of heads and neurons, against patterns made by hand and products written out in full."""
 
+import math
+from itertools import product
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,7 +23,8 @@ def looking(back: int) -> Tensor:
     return torch.eye(2 * HALF)[[max(0, place - back) for place in range(2 * HALF)]]
 
 
-def test_a_head_made_by_hand_scores_1_at_what_it_does_and_0_elsewhere():
+def test_L80_a_head_made_by_hand_scores_1_at_what_it_does_and_0_elsewhere():
+    """Attention, step by step: what a real head is for is hard to say, so heads have scores and no stories."""
     scores = (circuits.previous_token, circuits.duplicate_token, circuits.induction)
     for row, back in enumerate((1, HALF, HALF - 1)):
         found = [float(score(looking(back))) for score in scores]
@@ -70,7 +74,8 @@ def induction_network() -> GPT:
     return model
 
 
-def test_a_network_made_to_do_induction_is_found_out():
+def test_L82_a_network_made_to_do_induction_is_found_out():
+    """Attention, step by step: a head that looks for what came after this token last time is known by its score."""
     tokens = torch.arange(7).repeat(2).unsqueeze(0)
     found = circuits.patterns(induction_network(), tokens)
     assert circuits.previous_token(found)[0, 0] > 0.99
@@ -86,7 +91,8 @@ def test_patterns_are_the_mean_over_the_texts():
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
-def test_qk_and_ov_have_the_singular_values_of_the_products_and_no_more_than_a_heads_width(norm):
+def test_L82_qk_and_ov_have_the_singular_values_of_the_products_and_no_more_than_a_heads_width(norm):
+    """Attention, step by step: a head is two maps of low rank, QK says where it looks and OV what it adds."""
     model = drawn(GPT(GPTConfig(**SMALL, norm=norm)))
     block = model.blocks[0]
     gain = torch.diag(block.norm_1.weight.detach()) if norm == "pre" else torch.eye(32)
@@ -94,13 +100,53 @@ def test_qk_and_ov_have_the_singular_values_of_the_products_and_no_more_than_a_h
         rows = slice(8 * number, 8 * number + 8)
         q, k, v = (getattr(block.attention, name).weight.detach()[rows] @ gain for name in ("query", "key", "value"))
         out = block.attention.out.weight.detach()[:, rows]
-        for found, product in (
+        for found, whole in (
             (circuits.qk_singular_values(head), q.mT @ k),
             (circuits.ov_singular_values(head), out @ v),
         ):
-            full = torch.linalg.svdvals(product.double()).float()
+            full = torch.linalg.svdvals(whole.double()).float()
             torch.testing.assert_close(found, full[:8], atol=1e-4, rtol=1e-3)
-            assert full[8:].max() < 1e-4 and torch.linalg.matrix_rank(product) <= 8
+            assert full[8:].max() < 1e-4 and torch.linalg.matrix_rank(whole) <= 8
+
+
+def composed(model: GPT, writer: tuple[int, int], reader: tuple[int, int]) -> list[float]:
+    """Of two heads (layer, head): norm of the product of the full maps over the product of their norms, in q, k, v."""
+    (_, _, v, o), (q, k, v2, o2) = (
+        [part.double() for part in circuits.heads(model.blocks[layer])[head]] for layer, head in (writer, reader)
+    )
+    return [float((to @ o @ v).norm() / to.norm() / (o @ v).norm()) for to in ((q.mT @ k).mT, q.mT @ k, o2 @ v2)]
+
+
+def test_L82_heads_compose_as_much_as_the_products_of_their_maps_are_large():
+    """Attention, step by step: a head works on what earlier ones added, in its queries, its keys or its values."""
+    model = drawn(GPT(GPTConfig(**SMALL | {"n_layer": 3})))
+    found = circuits.compositions([circuits.heads(block) for block in model.blocks])
+    for writer, reader in product(product(range(3), range(4)), repeat=2):
+        pair = [float(grid[4 * writer[0] + writer[1], 4 * reader[0] + reader[1]]) for grid in found]
+        if writer[0] < reader[0]:
+            assert pair == pytest.approx([share - 32**-0.5 for share in composed(model, writer, reader)], abs=1e-5)
+        else:
+            assert all(map(math.isnan, pair))
+
+
+def test_maps_that_know_nothing_of_each_other_do_not_compose():
+    generator = torch.Generator().manual_seed(0)
+    heads = [circuits.Head(*torch.randn(3, 8, 64, generator=generator), torch.randn(64, 8)) for _ in range(60)]
+    for grid in circuits.composition(heads[:30], heads[30:]):
+        share = grid + 64**-0.5
+        assert float(share.square().mean().sqrt()) == pytest.approx(64**-0.5, rel=0.02)
+
+
+def test_the_head_that_finds_its_answer_through_another_composes_with_it_in_the_key_alone():
+    (written,), (reads,) = (circuits.heads(block) for block in induction_network().blocks)
+    found = circuits.composition([written], [reads])
+    nothing = -(32**-0.5)
+    assert float(found.key) > 0.1 and [float(found.query), float(found.value)] == pytest.approx([nothing, nothing])
+
+
+@pytest.mark.parametrize(("values", "rank"), [([1, 1, 1, 0], 3), ([5, 0, 0], 1), ([2, 2], 2)])
+def test_the_effective_rank_of_equal_values_is_their_number(values, rank):
+    assert float(circuits.effective_rank(torch.tensor([values, values], dtype=torch.float))[0]) == pytest.approx(rank)
 
 
 @pytest.mark.parametrize("tied", [True, False])

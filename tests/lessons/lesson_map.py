@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+LENS = ROOT / "tests" / "lens"
 README = HERE / "README.md"
 HEAD = """# The lessons, as tests
 
@@ -48,9 +49,9 @@ class Break(NamedTuple):
 
 
 def lessons() -> list[Lesson]:
-    """All tests in this folder that are named after an idea, in the order of the ideas."""
+    """All tests here and of the lens that are named after an idea, in the order of the ideas."""
     found = []
-    for file in sorted(HERE.glob("test_*.py")):
+    for file in sorted(file for folder in (HERE, LENS) for file in folder.glob("test_*.py")):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and (name := re.match(r"test_L(\d+)_", node.name)):
                 found.append(Lesson(int(name[1]), node.name, file, ast.get_docstring(node) or ""))
@@ -73,8 +74,9 @@ def table() -> str:
     holds, rows = breaks(), []
     for number, test, file, docstring in lessons():
         lesson, _, idea = docstring.partition(": ")
+        link = file.name if file.parent == HERE else f"../{file.relative_to(HERE.parent).as_posix()}"
         where = f"[`{holds[test].file}`](../../{holds[test].file})"
-        rows.append(f"| L{number} | {lesson} | {idea} | {where} | [`{test}`]({file.name}) |\n")
+        rows.append(f"| L{number} | {lesson} | {idea} | {where} | [`{test}`]({link}) |\n")
     return HEAD + "".join(rows)
 
 
