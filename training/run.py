@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from pydantic import ValidationError
 
-from configs.command import Command, parse
+from configs.command import CLI, Command, parse
 from configs.errors import INTERRUPTED, UserError, reason
 from configs.files import Damaged, lines_of, small
 from configs.schema import Config, Settings
@@ -93,10 +93,7 @@ class Run:
             with suppress(OSError):
                 os.truncate(file, before)  # half a line would spoil the next
             if name not in self.failing:
-                print(
-                    f"warning: {file} can't be written ({error.strerror}); training goes on without it",
-                    file=sys.stderr,
-                )
+                print(f"warning: {file} can't be written ({error.strerror}); it goes on without", file=sys.stderr)
             self.failing.add(name)
 
     def log_bytes(self) -> int:
@@ -123,7 +120,10 @@ def run_folder(name: str) -> Path:
 def understand(arguments: list[str]) -> Command:
     """train.py's command line, checked as far as that goes without torch. Raises UserError."""
     command = parse(arguments)
-    claim(run_folder(command.run), command.resume, command.overwrite or command.dry_run)
+    folder = run_folder(command.run)
+    claim(folder, command.resume, command.overwrite or command.dry_run)
+    if {CLI}.issuperset(command.origins.values()):  # without a config there must be a run
+        read_record(folder)
     if command.dry_run and not command.resume:
         from training.forecast import answer_at_once
 

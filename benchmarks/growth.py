@@ -1,0 +1,175 @@
+"""Cost as work grows: python -m benchmarks.growth [--turns 5] [--gigabytes 10].
+
+Tokens per second of steps as `train.py` makes them, over networks of 0.1M to 124M parameters, with the operations that
+this comes to beside those of a large matrix product; and of one network over corpora of 1 MB to 10 GB (tokens in sparse
+files, which the system keeps in memory as any file that was read before). Each step of one is followed by one of the
+next, and medians count. The results go to benchmarks/results/growth.json, the picture to growth.png beside it.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+
+import train
+from benchmarks.figures import PUBLIC, RESULTS, Rows
+from benchmarks.memory import sparse_tokens
+from benchmarks.training import SKIPPED, Noise
+from configs.errors import answer
+from configs.schema import Config, DataConfig
+from data.text import open_text
+from lens.paint import BLUE, RED, canvas, save
+from model import GPTConfig
+from training.cost import count_parameters
+from training.forecast import flops
+from training.learner import Learner, build_learner
+from training.run import machine
+
+SIZES = (  # layers, heads, width, vocabulary
+    (2, 2, 64, 65),
+    (4, 4, 128, 65),
+    (4, 4, 256, 65),
+    (6, 6, 384, 65),
+    (8, 8, 512, 4096),
+    (12, 12, 768, 50_257),
+)
+CONTEXT, WINDOWS = 256, 8
+
+
+def config_of(layers: int, heads: int, width: int, vocabulary: int) -> Config:
+    """shakespeare.toml's network in another size, learning by AdamW."""
+    size = {"n_layer": layers, "n_head": heads, "n_embd": width, "vocab_size": vocabulary, "context_length": CONTEXT}
+    return Config.model_validate(
+        {
+            "model": {"kind": "gpt", "position": "rotary", "activation": "gelu", "bias": False} | size,
+            "data": {"path": "noise"},
+            "optim": {"lr": 1e-4, "grad_clip": 1.0},
+            "train": {"steps": 1000, "batch_size": WINDOWS, "device": "cpu", "dtype": "float32", "compile": "off"}
+            | {"threads": torch.get_num_threads()},
+        }
+    )
+
+
+def gpt(config: Config) -> GPTConfig:
+    """The network of a config that has one of these."""
+    assert isinstance(config.model, GPTConfig)
+    return config.model
+
+
+def step_seconds(learners: list[Learner], turns: int) -> list[float]:
+    """Median seconds of a step of each, the learners in turn."""
+    times: list[list[float]] = [[] for _ in learners]
+    for number in range(SKIPPED + turns):
+        for learner, found in zip(learners, times, strict=True):
+            begin = time.perf_counter()
+            train.update(learner, number)
+            found.append(time.perf_counter() - begin)
+    return [statistics.median(found[SKIPPED:]) for found in times]
+
+
+def product_speed(width: int = 1024, repeats: int = 9) -> float:
+    """Operations per second of a matrix product that fills the cache: what these steps could reach at most."""
+    a, b, times = torch.randn(width, width), torch.randn(width, width), []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - begin)
+    return 2 * width**3 / statistics.median(times)
+
+
+def over_networks(turns: int) -> Rows:
+    """Speed against parameters."""
+    configs = [config_of(*size) for size in SIZES]
+    learners = [build_learner(config, Noise(gpt(config))) for config in configs]  # type: ignore[arg-type]
+    fastest, rows = product_speed(), []
+    for config, seconds in zip(configs, step_seconds(learners, turns), strict=True):
+        tokens = WINDOWS * CONTEXT
+        rows.append(
+            {
+                "parameters": count_parameters(config),
+                "tokens_per_second": round(tokens / seconds),
+                "operations_per_second": round(flops(config) * tokens / seconds),
+                "of_a_matrix_product": round(flops(config) * tokens / seconds / fastest, 3),
+            }
+        )
+    return rows
+
+
+def over_corpora(turns: int, gigabytes: float) -> Rows:
+    """Speed against the bytes of the tokens that are trained from."""
+    sizes = [int(size) for size in (1e6, 1e7, 1e8, 1e9, 1e10) if size <= gigabytes * 1e9]
+    config = config_of(*SIZES[1][:3], 256)
+    with tempfile.TemporaryDirectory() as place:
+        learners, opening = [], []
+        for size in sizes:
+            folder = sparse_tokens(Path(place) / f"tokens{size}", size // 2)
+            begin = time.perf_counter()
+            data = open_text(DataConfig(path=str(folder)), CONTEXT, seed=0)
+            opening.append(time.perf_counter() - begin)
+            learners.append(build_learner(config, data))
+        found = step_seconds(learners, turns)
+    tokens = WINDOWS * CONTEXT
+    return [
+        {"token_bytes": size, "tokens_per_second": round(tokens / seconds), "opening_seconds": round(opened, 2)}
+        for size, seconds, opened in zip(sizes, found, opening, strict=True)
+    ]
+
+
+def draw(result: dict[str, Any]) -> Any:
+    """Both halves side by side."""
+    networks, corpora = result["networks"], result["corpora"]
+    figure = canvas(11, 4.4, "Tokens per second as work grows", result["about"])
+    left, right = figure.subplots(1, 2)
+    curve(left, networks, "parameters", "parameters")
+    ceiling = [row["tokens_per_second"] / row["of_a_matrix_product"] for row in networks]
+    sizes = [row["parameters"] for row in networks]
+    left.plot(sizes, ceiling, color=RED, linestyle="--", label="a large matrix product's speed")
+    left.plot([], [], color=BLUE, marker="o", label="a step of training")
+    left.legend()
+    curve(right, corpora, "token_bytes", "bytes of tokens in the corpus")
+    right.set_ylim(bottom=min(row["tokens_per_second"] for row in corpora) / 10)
+    return figure
+
+
+def curve(axes: Axes, rows: Rows, key: str, label: str) -> None:
+    """Tokens per second against something, both logarithmic."""
+    x, y = [row[key] for row in rows], [row["tokens_per_second"] for row in rows]
+    axes.loglog(x, y, color=BLUE, marker="o")
+    for place, value in zip(x, y, strict=True):
+        axes.annotate(f"{value:,}", (place, value), (0, -14), textcoords="offset points", ha="center", fontsize=8)
+    axes.set(xlabel=label, ylabel="tokens per second")
+
+
+def main() -> None:
+    """Measure, write down, draw."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--gigabytes", type=float, default=10)
+    asked = parser.parse_args()
+    threads = torch.get_num_threads()
+    about = (
+        f"Steps of {WINDOWS} windows of {CONTEXT} tokens in float32 on {threads} thread{'s' * (threads > 1)}. "
+        f"Left: the share of the matrix product's speed grows with the network. Right: {SIZES[1][0]} layers, "
+        f"{SIZES[1][2]} wide, whose speed is that of its steps, however much there is to read."
+    )
+    result = {
+        "figure": "growth",
+        "about": about,
+        "networks": over_networks(asked.turns),
+        "corpora": over_corpora(asked.turns, asked.gigabytes),
+        "machine": {name: machine()[name] for name in PUBLIC} | {"threads": threads},
+    }
+    (RESULTS / "growth.json").write_text(json.dumps(result, indent=1) + "\n")
+    save(lambda: draw(result), RESULTS / "growth.png")
+    print(json.dumps({name: result[name] for name in ("networks", "corpora")}, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(answer(main))
