@@ -32,9 +32,9 @@ def understand(arguments: list[str]) -> Request:
     form = p.add_mutually_exclusive_group()
     form.add_argument(
         "--format",
-        default="gpt2",
-        choices=("gpt2", "peft"),
-        help="gpt2 (default): what transformers loads; peft: a LoRA run's adapters",
+        default="transformers",
+        choices=("transformers", "peft"),
+        help="transformers (default): the whole network as it loads it; peft: a LoRA run's adapters",
     )
     form.add_argument("--quantize", choices=("int8",), help="a run for sample.py, in a quarter of the memory")
     given = p.parse_args(arguments)
@@ -62,17 +62,17 @@ def written_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def as_gpt2(request: Request, folder: Path) -> str:
-    """Hugging Face's GPT-2: float32 weights, and for a BPE run the tokenizer. Returns what to say of it."""
+def as_transformers(request: Request, folder: Path) -> str:
+    """Hugging Face's GPT-2 or GPT-NeoX: float32 weights, and for a BPE run the tokenizer. Returns what to say of it."""
     from data.bpe import BPETokenizer
     from training.checkpoint import model_tensors
-    from training.huggingface import write_gpt2
+    from training.huggingface import write_network
     from training.restore import restore
 
     restored = restore(str(request.run), request.checkpoint)
     config, tokenizer = restored.model_config, restored.tokenizer
     assert isinstance(config, GPTConfig) and tokenizer is not None
-    write_gpt2(folder, config, tokenizer, model_tensors(restored.model))
+    write_network(folder, config, tokenizer, model_tensors(restored.model))
     step = f"{restored.folder}, step {restored.checkpoint.state.step:,}"
     if isinstance(tokenizer, BPETokenizer):
         return f"{step}, with its tokenizer"
@@ -81,8 +81,8 @@ def as_gpt2(request: Request, folder: Path) -> str:
 
 
 def as_peft(request: Request, folder: Path) -> str:
-    """The adapters of a LoRA run as PEFT loads them, and in base/ the GPT-2 that they belong to."""
-    from training.huggingface import write_gpt2
+    """The adapters of a LoRA run as PEFT loads them, and in base/ the network that they belong to."""
+    from training.huggingface import write_network
     from training.peft import read_base, write_peft
     from training.restore import restore
 
@@ -91,7 +91,7 @@ def as_peft(request: Request, folder: Path) -> str:
     assert isinstance(config, GPTConfig) and tokenizer is not None
     write_peft(folder, restored, str(request.folder / "base"))
     (folder / "base").mkdir()
-    write_gpt2(folder / "base", config, tokenizer, read_base(restored))
+    write_network(folder / "base", config, tokenizer, read_base(restored))
     return f"the adapters of {restored.folder}, step {restored.checkpoint.state.step:,}, and in base/ what they adapt"
 
 
@@ -107,7 +107,7 @@ def as_int8(request: Request, folder: Path) -> str:
     )
 
 
-FORMATS: dict[str, Callable[[Request, Path], str]] = {"gpt2": as_gpt2, "peft": as_peft, "int8": as_int8}
+FORMATS: dict[str, Callable[[Request, Path], str]] = {"transformers": as_transformers, "peft": as_peft, "int8": as_int8}
 
 
 def main(request: Request) -> None:

@@ -134,6 +134,11 @@ class GPT2Config(Settings):
         )
 
 
+def their_activation(config: GPTConfig) -> str:
+    """What transformers calls our activation."""
+    return next(name for name, ours in ACTIVATIONS.items() if ours == config.activation)
+
+
 def gpt2_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
     """Our network as config.json describes it. Raises UserError for what GPT-2 can't be.
 
@@ -141,8 +146,6 @@ def gpt2_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
     """
     if config.norm == "post":
         raise UserError('model.norm="post" can\'t be exported: GPT-2 normalises before each sub-layer, not after it')
-    if config.position == "rotary":
-        raise UserError('model.position="rotary" can\'t be exported: GPT-2 adds its positions and turns nothing')
     theirs = GPT2Config(
         model_type="gpt2",
         vocab_size=config.vocab_size,
@@ -150,7 +153,7 @@ def gpt2_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
         n_embd=config.n_embd,
         n_layer=config.n_layer,
         n_head=config.n_head,
-        activation_function=next(name for name, ours in ACTIVATIONS.items() if ours == config.activation),
+        activation_function=their_activation(config),
         embd_pdrop=config.dropout,
         attn_pdrop=config.dropout,
         resid_pdrop=config.dropout,

@@ -21,12 +21,12 @@ from training.start import find_base
 
 
 @torch.inference_mode()
-def same_logits(run: str, folder: str, which: str = "best") -> Any:
+def same_logits(run: str, folder: str, which: str = "best", kind: str = "GPT2LMHeadModel") -> Any:
     """transformers' network from the folder gives the run's logits; returns it."""
     ours = restore(run, which).model
     assert isinstance(ours, GPT)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    assert type(theirs).__name__ == "GPT2LMHeadModel" and theirs.dtype == torch.float32
+    assert type(theirs).__name__ == kind and theirs.dtype == torch.float32
     tokens = texts(ours, 3, ours.config.context_length)
     torch.testing.assert_close(theirs(tokens).logits, ours(tokens), rtol=0, atol=1e-5)
     return theirs
@@ -145,7 +145,7 @@ def test_mistakes_cost_one_line_and_write_nothing(shell, tiny):
     refused(shell("export.py"), "RUN", "FOLDER")
     refused(shell("export.py", "tiny"), "FOLDER")
     refused(shell("export.py", "nowhere", "out"), "nowhere", "runs here: tiny")
-    refused(shell("export.py", "tiny", "out", "--format", "onnx"), "--format", "onnx", "gpt2")
+    refused(shell("export.py", "tiny", "out", "--format", "onnx"), "--format", "onnx", "transformers")
     refused(shell("export.py", "tiny", "out", "--checkpoint", "step-99"), "step-99", "step-3")
     refused(shell("export.py", "tiny", "out", "--chekpoint", "last"), "did you mean --checkpoint")
     refused(shell("export.py", "tiny", "runs"), "only a new or an empty folder")
@@ -165,14 +165,42 @@ def test_an_empty_folder_is_filled_and_a_new_one_made(shell, tiny):
 def test_what_gpt_2_can_t_be_is_one_line(shell, tiny, workplace):
     shell("train.py", *tiny, *SHORT, "--model.norm", "post")
     refused(shell("export.py", "tiny", "out"), 'model.norm="post"')
+    shell("train.py", *tiny, *SHORT, "--model.norm", "post", "--model.position", "rotary", "--run", "turned")
+    refused(shell("export.py", "turned", "out"), 'model.norm="post"')
     (workplace / "d.toml").write_text('[model]\nkind = "mlp"\n[data]\npath = "mnist-5k"\n[train]\nsteps = 2\n')
     shell("train.py", "d.toml", "--run", "digits")
     refused(shell("export.py", "digits", "out"), "digit network")
 
 
-def test_turned_queries_have_no_place_in_gpt2(shell, tiny):
-    shell("train.py", *tiny, *SHORT, "--model.position", "rotary")
-    refused(shell("export.py", "tiny", "out"), 'model.position="rotary"')
+TURNED = {
+    "as it is": [],
+    "untied": ["--model.tied", "false"],
+    "without biases": ["--model.bias", "false", "--model.dropout", "0.1"],
+    "larger": ["--model.n_layer", "3", "--model.n_head", "4", "--model.n_embd", "48", "--model.activation", "gelu"],
+}
+
+
+@pytest.mark.parametrize("network", TURNED)
+def test_a_network_with_rotary_positions_is_a_gpt_neox_there(shell, tiny, network):
+    shell("train.py", *tiny, *SHORT, *HOT, "--model.position", "rotary", *TURNED[network])
+    assert shell("export.py", "tiny", "out")[0] == 0
+    theirs, ours = same_logits("tiny", "out", kind="GPTNeoXForCausalLM"), restore("tiny").model_config
+    assert theirs.config.attention_dropout == theirs.config.hidden_dropout == ours.dropout
+    tied = theirs.get_output_embeddings().weight is theirs.get_input_embeddings().weight
+    assert theirs.config.tie_word_embeddings == ours.tied == tied
+    assert theirs.config.max_position_embeddings == ours.context_length
+    with safe_open("out/model.safetensors", "pt") as file:  # every one of their tensors, under the name that files have
+        assert ("embed_out.weight" in file.keys()) != tied
+
+
+def test_adapters_of_a_network_with_rotary_positions_go_out_merged(shell, tiny):
+    words = ["--model.position", "rotary"]
+    shell("train.py", *tiny, *SHORT, *words, "--run", "base")
+    adapt = ["--train.start", "base", "--model.lora.rank", "2"]
+    assert shell("train.py", *tiny, *SHORT, *HOT, *words, *adapt)[0] == 0
+    refused(shell("export.py", "tiny", "out", "--format", "peft"), "rotary positions", "merged")
+    assert shell("export.py", "tiny", "out")[0] == 0
+    same_logits("tiny", "out", kind="GPTNeoXForCausalLM")
 
 
 def test_a_full_disk_leaves_nothing_behind(shell, tiny, monkeypatch):

@@ -1,4 +1,4 @@
-"""GPT-2 in a Hugging Face folder: config.json, weights in safetensors, the tokenizer's files; and the Hub's own four.
+"""A network in a Hugging Face folder: config.json, weights in safetensors, the tokenizer's files; and the Hub's GPT-2s.
 
 Only JSON and safetensors are read and written, and only what their strict models know. Nothing in a folder is run.
 """
@@ -21,6 +21,7 @@ from data.bpe import BPETokenizer, gpt2_tokenizer
 from data.byte_level import from_tokenizer_json, from_vocab_and_merges, to_tokenizer_config, to_tokenizer_json
 from data.tokenizer import Tokenizer
 from model.gpt2 import GPT2Config, from_gpt2, full_name, gpt2_config, gpt2_shapes, to_gpt2
+from model.neox import neox_config, to_neox
 from training.tensorfile import open_tensors
 
 HUB = "openai-community"  # where OpenAI's own weights are
@@ -141,17 +142,18 @@ def read_tokenizer(folder: Path, vocab_size: int) -> tuple[BPETokenizer, list[in
     return tokenizer, rows
 
 
-def write_gpt2(folder: Path, config: GPTConfig, tokenizer: Tokenizer, weights: dict[str, Tensor]) -> None:
+def write_network(folder: Path, config: GPTConfig, tokenizer: Tokenizer, weights: dict[str, Tensor]) -> None:
     """Write what `AutoModelForCausalLM.from_pretrained(folder)` loads, and `AutoTokenizer` if the tokenizer is BPE.
 
-    Raises UserError for a network or a tokenizer that GPT-2 can't be.
+    With rotary positions it is a GPT-NeoX there, else a GPT-2. Raises UserError for a network or a tokenizer that can't
+    be one.
     """
-    settings = gpt2_config(config, tokenizer.end_of_text)
-    files = {"config.json": settings}
+    describe, rename = (neox_config, to_neox) if config.position == "rotary" else (gpt2_config, to_gpt2)
+    files = {"config.json": describe(config, tokenizer.end_of_text)}
     if isinstance(tokenizer, BPETokenizer):
         files["tokenizer.json"] = understood(folder / "tokenizer.json", lambda: to_tokenizer_json(tokenizer))
         files["tokenizer_config.json"] = to_tokenizer_config(config.context_length)
-    save_file(to_gpt2(weights, config), folder / SINGLE, metadata={"format": "pt"})
+    save_file(rename(weights, config), folder / SINGLE, metadata={"format": "pt"})
     (folder / SINGLE).chmod(0o644)
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1) + "\n")

@@ -36,5 +36,7 @@ def require_adapters(restored: Restored) -> GPTConfig:
     """The run's network with its [model.lora]. Raises UserError if it has none."""
     config = restored.record.resolved.model
     if isinstance(config, GPTConfig) and config.lora:
+        if config.position == "rotary":
+            raise UserError("adapters of a network with rotary positions go out merged alone; leave --format peft out")
         return config
     raise UserError(f"{restored.folder} has no adapters (it was trained without [model.lora]); leave --format peft out")
