@@ -154,12 +154,20 @@ def hasty(monkeypatch):
 def test_own_text_needs_one_command_and_the_plan_says_why(shell, workplace, poem, hasty):
     code, _, err = shell("train.py", ROOT / "configs/text.toml", "--data.path", poem, "--train.steps", "4")
     assert code == 0, err
-    for name in ("data.val_fraction", "data.tokenizer", "model.n_layer", "model.context_length", "optim.muon_lr"):
+    for name in ("data.val_fraction", "data.tokenizer", "model.position", "model.context_length", "optim.muon_lr"):
         assert any(line.startswith(name) and len(line.split()) > 3 for line in err.splitlines()), name
     resolved = json.loads((workplace / "runs/text/run.json").read_text())["resolved"]
     assert resolved["model"]["kind"] == "gpt" and resolved["data"]["tokenizer"] in err
     assert shell("sample.py", "text", "--max-tokens", 5)[0] == 0
     assert shell("train.py", "--resume", "--run", "text", "--train.steps", 6)[0] == 0
+
+
+@pytest.mark.parametrize(("width", "position"), [(33, "learned"), (34, "rotary"), (6, "rotary")])
+def test_positions_are_turned_wherever_a_width_has_pairs(shell, workplace, poem, hasty, width, position):
+    words = ["--data.path", poem, "--train.steps", "1", "--model.n_embd", width]
+    assert shell("train.py", ROOT / "configs/text.toml", *words)[0] == 0
+    model = json.loads((workplace / "runs/text/run.json").read_text())["resolved"]["model"]
+    assert model["position"] == position and (position == "learned" or model["n_embd"] // model["n_head"] % 2 == 0)
 
 
 def test_a_trained_network_goes_on_with_own_text(shell, workplace, tiny, poem, hasty):
@@ -168,6 +176,7 @@ def test_a_trained_network_goes_on_with_own_text(shell, workplace, tiny, poem, h
     code, _, err = shell("train.py", *words, "--train.steps", 3)
     assert code == 0, err
     resolved = json.loads((workplace / "runs/tuned/run.json").read_text())["resolved"]
+    assert resolved["model"]["position"] == "learned"
     assert resolved["model"]["n_embd"] == 16 and resolved["optim"]["lr"] == pytest.approx(0.005)
 
 

@@ -71,6 +71,12 @@ class Choice(NamedTuple):
     reason: str
 
 
+BLOCKS = (
+    Choice("model.position", "rotary", "learns in two thirds of the steps that a vector for each place takes"),
+    Choice("model.activation", "gelu", "as good as gelu_tanh, and on a CPU a third of its cost"),
+)
+
+
 class Trial(NamedTuple):
     """A network that was tried, and what the budget buys it."""
 
@@ -97,9 +103,12 @@ def plan_text(
     """
     corpus = open_corpus(asked.data)
     settings = flatten(asked.model_dump(exclude_unset=True, exclude_none=True)) | {"model.kind": "gpt"}
-    choices = [choice for choice in [choose_split(corpus.byte_count)] if choice.name not in settings]
-    text = prepare(corpus, check(chosen(settings, choices), {}).data, tokenizer)
+    split = choose_split(corpus.byte_count)
+    choices = [] if split.name in settings else [split]
+    held_out = {"val_fraction": settings.get(split.name, split.value)}
+    text = prepare(corpus, asked.data.model_copy(update=held_out), tokenizer)
     choices += describe_tokenizer(text, settings)
+    choices += choose_blocks(settings)
     settings |= {"model.vocab_size": text.tokenizer.vocab_size}
     choices += choose_network(chosen(settings, choices), text, time_step)
     choices += choose_rates(settings, tuning=asked.train.start is not None)
@@ -133,6 +142,12 @@ def describe_tokenizer(text: Prepared, settings: dict[str, Any]) -> list[Choice]
     if kind == "bpe" and "data.vocab_size" not in settings:
         rows.append(Choice("data.vocab_size", text.tokenizer.vocab_size, f"{each:.1f} bytes in a token"))
     return rows
+
+
+def choose_blocks(settings: dict[str, Any]) -> list[Choice]:
+    """What a new network is made of; one that has learned before is what it is. Odd widths can't be turned in pairs."""
+    odd = {"model.position"} if settings.get("model.n_embd", 0) % 2 else set()
+    return [choice for choice in BLOCKS if choice.name not in settings.keys() | odd]
 
 
 def choose_network(
@@ -177,14 +192,15 @@ def try_size(
 
 
 def fitted(size: Size, settings: dict[str, Any], counts: dict[str, int]) -> dict[str, Any]:
-    """The sizes by name: heads that divide the width, windows that fit into both splits, batches that are only a part
-    of the text. What the user has set is left out.
+    """The sizes by name: heads that divide the width, evenly if it is even; windows that fit into both splits; batches
+    that are only a part of the text. What the user has set is left out.
     """
     width = settings.get("model.n_embd", size.n_embd)
+    pairs = width if width % 2 else width // 2
     window = max(2, min(size.context_length, 2 ** int(math.log2(max(4, min(counts.values())) / 2))))
     sizes = {
         "model.n_layer": size.n_layer,
-        "model.n_head": max(heads for heads in range(1, size.n_head + 1) if width % heads == 0),
+        "model.n_head": max(heads for heads in range(1, size.n_head + 1) if pairs % heads == 0),
         "model.n_embd": size.n_embd,
         "model.context_length": window,
         "train.batch_size": min(size.batch_size, max(4, counts["train"] // window // STEPS_IN_A_PASS)),
