@@ -16,6 +16,7 @@ from lens.request import Request, is_gpt2
 from lens.views.parameters import tallies
 from model import GPT, MLP
 from training.checkpoint import step_folders
+from training.parameters import count_weights
 from training.restore import Restored, restore
 
 CODE, PROSE = "def read(path):\n    ", "Once upon a time, "  # what is looked at without --prompt
@@ -31,7 +32,7 @@ def show(request: Request) -> None:
     if request.export is None:
         from lens.server import serve
 
-        if isinstance(answers, TextAnswers) and sum(p.numel() for p in answers.model.parameters()) < SMALL:
+        if isinstance(answers, TextAnswers) and count_weights(answers.model.config) < SMALL:
             torch.set_num_threads(1)
         return serve(answers, request.port, not request.no_browser)
     from lens.standalone import standalone

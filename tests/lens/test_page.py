@@ -16,8 +16,10 @@ from lens.capture import attention, capture
 from lens.logits import logit_lens
 from lens.request import understand
 from lens.standalone import PAGE, bundle, harmless, standalone
+from lens.views import page
 from lens.views.parameters import tallies
 from model import GPT, MLP, GPTConfig, MLPConfig
+from model.quantize import quantize
 
 PROMPT = "class <script>alert(1)</script>"
 
@@ -250,6 +252,26 @@ def test_a_run_without_a_view_is_the_page(text_run):
     ):
         with pytest.raises(UserError, match=message):
             understand(["tiny", *words])
+
+
+@pytest.mark.parametrize(("width", "threads"), [(8, 1), (512, None)])
+def test_a_small_network_answers_on_one_thread_and_a_large_one_on_all(monkeypatch, text_run, width, threads):
+    served, chosen = [], []
+    model = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=width, context_length=8, vocab_size=257))
+    answers = TextAnswers(quantize(model), ByteTokenizer(), "tiny", "a", tallies(model.config))
+    monkeypatch.setattr(page, "answers_of", lambda request: answers)
+    monkeypatch.setattr("lens.server.serve", lambda *asked: served.append(asked))
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    page.show(understand(["tiny"]))
+    assert served == [(answers, served[0][1], True)] and chosen == ([] if threads is None else [threads])
+
+
+def test_a_run_in_eight_bits_has_a_page_with_all_its_parameters(shell, text_run):
+    assert shell("export.py", "tiny", "small", "--quantize", "int8")[0] == 0
+    whole, small = (page.answers_of(understand([name])) for name in ("tiny", "./small"))
+    assert isinstance(small, TextAnswers) and isinstance(whole, TextAnswers)
+    assert small.about()["tallies"] == whole.about()["tallies"]
+    assert not sum(p.numel() for p in small.model.parameters() if p.dim() > 1)
 
 
 def test_a_gpt2_in_a_hugging_face_folder_has_a_page(shell, tiny, capfd):
