@@ -19,7 +19,7 @@ from lens.standalone import PAGE, bundle, harmless, standalone
 from lens.views import page
 from lens.views.parameters import tallies
 from model import GPT, MLP, GPTConfig, MLPConfig
-from model.quantize import quantize
+from model.quantize import QuantizedLinear, quantize
 
 PROMPT = "class <script>alert(1)</script>"
 
@@ -271,7 +271,7 @@ def test_a_run_in_eight_bits_has_a_page_with_all_its_parameters(shell, text_run)
     whole, small = (page.answers_of(understand([name])) for name in ("tiny", "./small"))
     assert isinstance(small, TextAnswers) and isinstance(whole, TextAnswers)
     assert small.about()["tallies"] == whole.about()["tallies"]
-    assert not sum(p.numel() for p in small.model.parameters() if p.dim() > 1)
+    assert any(isinstance(module, QuantizedLinear) for module in small.model.modules())
 
 
 def test_a_gpt2_in_a_hugging_face_folder_has_a_page(shell, tiny, capfd):
