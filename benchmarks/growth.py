@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,18 @@ import torch
 from matplotlib.axes import Axes
 
 import train
-from benchmarks.figures import PUBLIC, RESULTS, Rows
+from benchmarks.figures import RESULTS, Rows, about
 from benchmarks.memory import sparse_tokens
-from benchmarks.training import SKIPPED, Noise
+from benchmarks.training import SKIPPED, Noise, in_turn
 from configs.errors import answer
 from configs.schema import Config, DataConfig
 from data.text import open_text
 from lens.paint import BLUE, RED, canvas, save
 from model import GPTConfig
 from training.cost import count_parameters
+from training.dryrun import product_speed
 from training.forecast import flops
 from training.learner import Learner, build_learner
-from training.run import machine
 
 SIZES = (  # layers, heads, width, vocabulary
     (2, 2, 64, 65),
@@ -65,30 +66,15 @@ def gpt(config: Config) -> GPTConfig:
 
 def step_seconds(learners: list[Learner], turns: int) -> list[float]:
     """Median seconds of a step of each, the learners in turn."""
-    times: list[list[float]] = [[] for _ in learners]
-    for number in range(SKIPPED + turns):
-        for learner, found in zip(learners, times, strict=True):
-            begin = time.perf_counter()
-            train.update(learner, number)
-            found.append(time.perf_counter() - begin)
-    return [statistics.median(found[SKIPPED:]) for found in times]
-
-
-def product_speed(width: int = 1024, repeats: int = 9) -> float:
-    """Operations per second of a matrix product that fills the cache: what these steps could reach at most."""
-    a, b, times = torch.randn(width, width), torch.randn(width, width), []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - begin)
-    return 2 * width**3 / statistics.median(times)
+    times = in_turn({str(n): partial(train.update, learner) for n, learner in enumerate(learners)}, turns)
+    return [statistics.median(found[SKIPPED:]) for found in times.values()]
 
 
 def over_networks(turns: int) -> Rows:
     """Speed against parameters."""
     configs = [config_of(*size) for size in SIZES]
     learners = [build_learner(config, Noise(gpt(config))) for config in configs]  # type: ignore[arg-type]
-    fastest, rows = product_speed(), []
+    fastest, rows = product_speed("cpu", "float32"), []
     for config, seconds in zip(configs, step_seconds(learners, turns), strict=True):
         tokens = WINDOWS * CONTEXT
         rows.append(
@@ -154,17 +140,16 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=10)
     asked = parser.parse_args()
     threads = torch.get_num_threads()
-    about = (
-        f"Steps of {WINDOWS} windows of {CONTEXT} tokens in float32 on {threads} thread{'s' * (threads > 1)}. "
-        f"Left: the share of the matrix product's speed grows with the network. Right: {SIZES[1][0]} layers, "
-        f"{SIZES[1][2]} wide, whose speed is that of its steps, however much there is to read."
+    sentence = (
+        f"AdamW's steps of {WINDOWS} windows of {CONTEXT} tokens in float32 on {threads} thread{'s' * (threads > 1)}; "
+        f"right: {SIZES[1][0]} layers, {SIZES[1][2]} wide."
     )
     result = {
         "figure": "growth",
-        "about": about,
+        "about": sentence,
         "networks": over_networks(asked.turns),
         "corpora": over_corpora(asked.turns, asked.gigabytes),
-        "machine": {name: machine()[name] for name in PUBLIC} | {"threads": threads},
+        "machine": about(),
     }
     (RESULTS / "growth.json").write_text(json.dumps(result, indent=1) + "\n")
     save(lambda: draw(result), RESULTS / "growth.png")

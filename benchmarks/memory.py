@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import about
 from data.shards import SHARD_BYTES, Index, Shard, Split, shard_file, write_index
 from data.tokenizer import ByteTokenizer
-from training.run import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "memory.json"
@@ -78,8 +78,7 @@ def main() -> None:
             folder = sparse_tokens(Path(place) / f"tokens{size:.0f}", int(size) // 2)
             rows.append({"token_bytes": int(size), **train(folder, Path(place) / f"run{size:.0f}", asked.steps)})
             print(rows[-1])
-    about = {name: machine()[name] for name in ("python", "packages", "processors")}
-    RESULT.write_text(json.dumps({"figure": "memory", "rows": rows, "machine": about}, indent=1) + "\n")
+    RESULT.write_text(json.dumps({"figure": "memory", "rows": rows, "machine": about()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from training.run import machine
+from benchmarks.figures import about
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "plan.json"
 UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "s": 1, "min": 60, "h": 3600}
-SHARED = {"train.threads": 1, "train.device": "cpu", "log.every": 1, "log.sample_tokens": 0, "optim.name": "adamw"}
+SHARED = {"train.threads": 1, "train.device": "cpu", "log.every": 1, "log.sample_tokens": 0}
 SIZES = {  # settings, repetitions
     "0.8M": ({"train.steps": 150}, 3),
     "10.7M": (
@@ -112,9 +112,8 @@ def main() -> None:
                     folder = Path(place) / f"{name}-{again}"
                     rows.append({"network": name, **compare(settings, folder, imported)})
                     print(name, rows[-1]["planned_over_measured"], "share", rows[-1]["share"])
-    about = {name: machine()[name] for name in ("python", "packages", "processors")}
     share = round(statistics.median(row["share"] for row in rows), 2)
-    result = {"figure": "plan", "imported_torch_bytes": imported, "rows": rows, "share": share, "machine": about}
+    result = {"figure": "plan", "imported_torch_bytes": imported, "rows": rows, "share": share, "machine": about()}
     RESULT.write_text(json.dumps(result, indent=1) + "\n")
 
 

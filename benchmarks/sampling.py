@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.figures import PUBLIC, RESULTS, Rows, summary
+from benchmarks.figures import RESULTS, Rows, about, summary
 from configs.errors import UserError, answer
 from data.bpe import gpt2_tokenizer
 from data.tokenizer import ByteTokenizer, Tokenizer
@@ -27,7 +27,7 @@ from model.gpt2 import to_gpt2
 from model.quantize import quantize
 from tests.huggingface import empty_gpt2
 from training.checkpoint import model_tensors
-from training.run import machine, version
+from training.run import version
 from training.speak import read
 
 SAMPLING = Sampling(temperature=0.8, top_k=50)
@@ -270,8 +270,7 @@ def main() -> None:
 def described() -> dict[str, Any]:
     """The machine, with what sampling depends on."""
     others = {name: version(name) for name in ("transformers", "ctranslate2")}
-    threads, instructions = torch.get_num_threads(), torch.backends.cpu.get_cpu_capability()
-    return {k: machine()[k] for k in PUBLIC} | {"threads": threads, "instructions": instructions, "peers": others}
+    return about() | {"instructions": torch.backends.cpu.get_cpu_capability(), "peers": others}
 
 
 def write_result(file: Path, part: str, result: dict[str, Any]) -> None:

@@ -2,9 +2,9 @@
 
 The same network on Tiny Shakespeare (4 layers, 4 heads, 128 wide, context 64) by AdamW as most scripts have it
 (configs/shakespeare_adamw.toml), by AdamW tuned, with less effort than Muon had, on the modern network, and by Muon.
-All three learn in one process, ten steps each in turn, so that a noisy machine hits all alike; looking at the whole
-validation split is not counted. Then `configs/shakespeare.toml`, whatever its network, gets the seconds that the first
-took, and its loss is what counts.
+All three learn in one process, each a fiftieth of its schedule in turn, so that a noisy machine hits all alike; looking
+at the whole validation split is not counted. Then `configs/shakespeare.toml`, whatever its network, gets the seconds
+that the first took, evaluations and checkpoints included, and its loss is what counts.
 Results go to benchmarks/results/time_to_loss.json.
 """
 
@@ -19,21 +19,20 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 import train
-from benchmarks.figures import PUBLIC, RESULTS, ROOT, Rows, final, learn, summary
+from benchmarks.figures import RESULTS, ROOT, Rows, about, final, learn, summary
 from configs.errors import answer
 from training.evaluate import evaluate
 from training.learner import Learner, build_learner
 from training.loss import cross_entropy
 from training.optim import learning_rate, set_learning_rate
 from training.prepare import prepare
-from training.run import machine, understand
+from training.run import understand
 
 TARGET = 1.898
-TURN = 10  # steps
+TURNS = 50  # in which each makes all its steps
 MODERN = "--model.position rotary --model.activation gelu --model.bias false --optim.weight_decay 0 --optim.min_lr 0"
+SHARE = 0.95  # of the seconds is asked for: a busy machine takes more than it promised
 RECIPES = {  # beside shakespeare_adamw.toml
     "adamw": "",
     "adamw_tuned": f"{MODERN} --optim.schedule linear --optim.lr 4e-3 --optim.warmup_steps 50 --optim.betas [0.9,0.95] "
@@ -54,16 +53,16 @@ class Contender:
     loss: float = float("inf")
 
     def turn(self) -> None:
-        """Some steps by the clock, then perhaps a look without it."""
+        """Some steps by the clock; towards the end then a look without it."""
         optim = self.learner.config.optim
         begin = time.perf_counter()
-        for _ in range(TURN):
+        for _ in range(self.steps // TURNS):
             rate = learning_rate(self.step, self.steps, optim)
             set_learning_rate(self.learner.optimizers, rate / optim.lr)
             train.update(self.learner, self.step)
             self.step += 1
         self.seconds += time.perf_counter() - begin
-        if self.step >= 0.8 * self.steps and self.step % (self.steps // 50 // TURN * TURN or TURN) == 0:
+        if self.step >= 0.8 * self.steps:
             self.loss = self.look()
 
     def look(self) -> float:
@@ -105,7 +104,7 @@ def race(seed: int) -> dict[str, Any]:
 
 def in_the_same_time(seed: int, seconds: float) -> dict[str, Any]:
     """What shakespeare.toml comes to in so many seconds, evaluations and checkpoints included."""
-    log, taken = learn("shakespeare", f"best{seed}", "--train.seed", seed, "--train.minutes", seconds / 60)
+    log, taken = learn("shakespeare", f"best{seed}", "--train.seed", seed, "--train.minutes", SHARE * seconds / 60)
     return {"same_time_loss": final(log, "val_loss"), "same_time_seconds": round(taken, 1)}
 
 
@@ -126,8 +125,7 @@ def main() -> None:
 
 def write(rows: Rows) -> None:
     """What there is so far, with a summary, to the terminal and the file."""
-    about = {name: machine()[name] for name in PUBLIC} | {"threads": torch.get_num_threads()}
-    result = {"figure": "time_to_loss", "target": TARGET, "rows": rows, "summary": summary(rows), "machine": about}
+    result = {"figure": "time_to_loss", "target": TARGET, "rows": rows, "summary": summary(rows), "machine": about()}
     (RESULTS / "time_to_loss.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(rows[-1]), flush=True)
 

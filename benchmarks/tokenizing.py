@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import data.prepare
+from benchmarks.figures import about
 from configs.schema import DataConfig
 from data.bpe import PATTERNS, BPETokenizer, gpt2_tokenizer, train_bpe
 from data.corpus import PIECE, open_corpus
 from data.find import python_stdlib
 from data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
-from training.run import machine
 
 RESULT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "tokenizing.json"
 VOCABULARY = 4096
@@ -121,9 +121,8 @@ def main() -> None:
     asked = parser.parse_args()
     text = source(int(asked.megabytes * 1e6))
     rows = encoding(text, asked.repeats) + learning(text, asked.repeats)
-    about = {name: machine()[name] for name in ("python", "packages", "processors")}
     result = {"figure": "tokenizing", "bytes": len(text.encode()), "vocabulary": VOCABULARY, "rows": rows}
-    RESULT.write_text(json.dumps(result | {"machine": about}, indent=1) + "\n")
+    RESULT.write_text(json.dumps(result | {"machine": about()}, indent=1) + "\n")
     for row in rows:
         print(*(f"{v:10.2f}" if isinstance(v, float) else f"{v:30}" for v in row.values() if not isinstance(v, list)))
 

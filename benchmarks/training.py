@@ -21,14 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import train
-from benchmarks.figures import PUBLIC, RESULTS
-from configs.errors import answer
+from benchmarks.figures import RESULTS, about
+from configs.errors import UserError, answer
 from configs.schema import Config
 from data.dataset import Dataset
 from model import GPTConfig
 from training.compiled import compiled
 from training.learner import build_learner
-from training.run import machine
 
 SIZES: dict[str, tuple[dict[str, int], int]] = {  # the network, and windows in a step
     "0.8M": ({"n_layer": 4, "n_head": 4, "n_embd": 128, "context_length": 64, "vocab_size": 65}, 12),
@@ -147,13 +146,7 @@ WAYS: dict[str, Callable[[str], Step]] = {
 
 def alternating(size: str, turns: int, ways: list[str]) -> dict[str, Any]:
     """Median seconds of a step for each way, and tokens per second; the ways take turns."""
-    steps = {name: WAYS[name](size) for name in ways}
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(SKIPPED + turns):
-        for name, step in steps.items():
-            begin = time.perf_counter()
-            step(number)
-            times[name].append(time.perf_counter() - begin)
+    times = in_turn({name: WAYS[name](size) for name in ways}, turns)
     network, windows = SIZES[size]
     tokens = windows * network["context_length"]
     seconds = {name: statistics.median(found[SKIPPED:]) for name, found in times.items()}
@@ -164,6 +157,17 @@ def alternating(size: str, turns: int, ways: list[str]) -> dict[str, Any]:
         "times_plain": {name: round(seconds["plain"] / each, 3) for name, each in seconds.items()},
         "first_step_seconds": {name: round(found[0], 1) for name, found in times.items() if "compiled" in name},
     }
+
+
+def in_turn(steps: dict[str, Step], turns: int) -> dict[str, list[float]]:
+    """Seconds of the steps of each, one of each after the other."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(SKIPPED + turns):
+        for name, step in steps.items():
+            begin = time.perf_counter()
+            step(number)
+            times[name].append(time.perf_counter() - begin)
+    return times
 
 
 def peak(size: str, way: str) -> float:
@@ -187,16 +191,20 @@ def main() -> None:
     """Measure the sizes asked for, each written down when it is there."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sizes", nargs="*", metavar="SIZE", help=f"of {', '.join(SIZES)} (default: all)")
-    parser.add_argument("--ways", nargs="*", default=list(WAYS), metavar="WAY", help="plain and others of WAYS")
+    parser.add_argument(
+        "--ways", nargs="*", default=[], choices=list(WAYS), help="(default: all; plain is always there)"
+    )
     parser.add_argument("--turns", type=int, default=7)
     asked = parser.parse_args()
+    if unknown := set(asked.sizes) - SIZES.keys():
+        raise UserError(f"{unknown.pop()} is not one of {', '.join(SIZES)}")
+    ways = [way for way in WAYS if way in {"plain", *(asked.ways or WAYS)}]
     file = RESULTS / "training.json"
     result = json.loads(file.read_text()) if file.exists() else {"figure": "training"}
     for size in asked.sizes or SIZES:
-        row = alternating(size, asked.turns, asked.ways)
+        row = alternating(size, asked.turns, ways)
         row["peak_megabytes"] = {way: round(peak(size, way)) for way in ("plain", "huggingface", "ours")}
-        about = {name: machine()[name] for name in PUBLIC} | {"threads": torch.get_num_threads()}
-        result[size] = row | {"machine": about}
+        result[size] = row | {"machine": about()}
         file.write_text(json.dumps(result, indent=1) + "\n")
         print(json.dumps(row, indent=1))
 

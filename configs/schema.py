@@ -69,7 +69,7 @@ class TransformerSettings(Settings):
     activation: Activation = "gelu_tanh"
     """between the up- and the down-projection"""
     position: Literal["learned", "sinusoidal", "rotary"] = "learned"
-    """how a vector knows its place (sinusoidal: Vaswani et al. 2017; rotary: Su et al. 2021, learns fastest)"""
+    """how a vector knows its place (sinusoidal: Vaswani et al. 2017; rotary: Su et al. 2021)"""
     norm: Literal["pre", "post"] = "pre"
     """layer norm before each sub-layer, or after the residual sum as in the original transformer"""
     dropout: Probability = 0.0

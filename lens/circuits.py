@@ -1,8 +1,8 @@
 """What a head or a neuron is for, as numbers that its weights and patterns have, never as a story.
 
 Scores follow Elhage et al. 2021, "A mathematical framework for transformer circuits", and Olsson et al. 2022,
-"In-context learning and induction heads". Those that come from weights alone leave out biases and the division of the
-layer norm; its gain is folded in. They are approximations of what the network does.
+"In-context learning and induction heads". Those that come from weights alone leave out biases and what the layer norm
+subtracts and divides by; its gain is folded in. They are approximations of what the network does.
 """
 
 import math
@@ -88,7 +88,7 @@ def singular_values(left: Float[Tensor, "N D"], right: Float[Tensor, "D M"]) -> 
 
 
 def qk_singular_values(head: Head) -> Float[Tensor, "D"]:
-    """Of W_Qᵀ W_K, all that decides where the head looks; with rotary positions, how it looks at its own place."""
+    """Of W_Qᵀ W_K, all that decides where the head looks; with rotary positions, at places near its own."""
     return singular_values(head.query.mT, head.key)
 
 
@@ -177,17 +177,15 @@ def overlap(earlier: list[tuple[Tensor, Tensor]], later: list[tuple[Tensor, Tens
 
 
 def read_gain(model: GPT) -> Tensor:
-    """The gain of the norm before the unembedding; one if there is none."""
-    return model.norm.weight.detach() if isinstance(model.norm, nn.LayerNorm) else torch.ones(())
+    """The gain of the norm before the unembedding, which is the last block's own where norms come after the sums."""
+    return (model.norm if isinstance(model.norm, nn.LayerNorm) else model.blocks[-1].norm_2).weight.detach()
 
 
 @torch.no_grad()
 def writes(model: GPT, layer: int, neuron: int) -> Float[Tensor, "V"]:
     """What a neuron adds to every token's logit for each unit it is active: its column of W-down, read out."""
     column = matrix(model.blocks[layer].mlp.layers[-1])[:, neuron]
-    if isinstance(model.norm, nn.LayerNorm):
-        column = (column - column.mean()) * read_gain(model)
-    return matrix(model.unembedding) @ column
+    return matrix(model.unembedding) @ ((column - column.mean()) * read_gain(model))
 
 
 @torch.no_grad()
@@ -205,7 +203,7 @@ def neuron_activations(model: GPT, tokens: Int[Tensor, "B T"], layer: int) -> Fl
 def most_selective(activations: Float[Tensor, "B T N"], count: int) -> list[int]:
     """The neurons whose highest activation stands out most from their usual one, in standard deviations."""
     flat = activations.flatten(0, 1)
-    peak = (flat.amax(dim=0) - flat.mean(dim=0)) / flat.std(dim=0).clamp_min(1e-6)
+    peak = (flat.amax(dim=0) - flat.mean(dim=0)) / flat.std(dim=0, correction=0).clamp_min(1e-6)
     return peak.topk(min(count, len(peak))).indices.tolist()
 
 

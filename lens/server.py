@@ -71,8 +71,8 @@ def said(message: str, status: int) -> Response:
 def page_server(answers: Answers, secret: str) -> FastAPI:
     """The page of one network. What it asks is answered one question at a time."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, secret=secret)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False)
+    app.add_middleware(Guard, secret=secret)
     files = {file.name: file for file in PAGE.iterdir() if file.suffix in TYPES}
     one_by_one = ThreadPoolExecutor(1)
 

@@ -28,17 +28,22 @@ def test_a_network_trained_on_the_gpu_speaks_on_the_cpu(shell, tiny):
     assert shell(*words, "cpu")[1] == shell(*words, "cuda")[1]
 
 
-def test_float32_learns_the_same_on_both(shell, tiny, workplace):
+MODERN = ["--model.position", "rotary", "--optim.name", "muon"]
+
+
+@pytest.mark.parametrize("words", [[], MODERN], ids=["as it is", "rotary, muon"])
+def test_float32_learns_the_same_on_both(shell, tiny, workplace, words):
     losses = []
     for device in ("cpu", "cuda"):
-        shell("train.py", *tiny, "--run", device, "--train.device", device, "--train.dtype", "float32")
+        shell("train.py", *tiny, *words, "--run", device, "--train.device", device, "--train.dtype", "float32")
         lines = (workplace / "runs" / device / "log.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["val_loss"] for line in lines if "val_loss" in line])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_a_compiled_network_keeps_its_names(shell, tiny):
-    assert shell("train.py", *tiny, "--train.compile", "on")[0] == 0
+@pytest.mark.parametrize("words", [[], MODERN], ids=["as it is", "rotary, muon"])
+def test_a_compiled_network_keeps_its_names(shell, tiny, words):
+    assert shell("train.py", *tiny, *words, "--train.compile", "on")[0] == 0
     assert shell("sample.py", "tiny", "--device", "cpu")[0] == 0
 
 

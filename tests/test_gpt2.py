@@ -21,9 +21,11 @@ from torch import Tensor
 from configs.errors import UserError, one_line
 from model import GPT
 from model.gpt2 import ACTIVATIONS, BUFFERS, SYNONYMS, GPT2Config, from_gpt2, to_gpt2
+from tests.conftest import ROOT
 from tests.huggingface import SIZES, TEXT, drawn, pair, texts, transformers, write_folder
 from training.checkpoint import load_weights, model_tensors
 from training.huggingface import read_gpt2
+from training.restore import restore
 from training.start import Base
 
 REASONABLE = {"n_layer": 3, "n_head": 4, "n_embd": 48}
@@ -454,6 +456,16 @@ def test_training_starts_from_a_folder_and_leaves_it_as_it_was(shell, own_text, 
     assert code == 0 and out.strip("\n") == tokenizer.decode(written[0]).strip("\n")
     assert shell("train.py", *own_text, good, "--train.steps", "3", "--overwrite")[0] == 0
     assert fingerprint(good) == before
+
+
+def test_own_text_goes_on_from_a_folder_whose_network_stays_what_it_is(shell, workplace, good):
+    (workplace / "own.txt").write_text(TEXT)
+    words = [str(ROOT / "configs/text.toml"), "--data.path", "own.txt", "--run", "own", *SHORT, "--train.steps", "0"]
+    assert shell("train.py", *words, "--train.start", good)[0] == 0
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(good).eval()
+    ours = restore("own").model
+    tokens = texts(ours, 2, ours.config.context_length)
+    torch.testing.assert_close(ours(tokens), theirs(tokens).logits, atol=1e-4, rtol=1e-4)
 
 
 class Hub(types.ModuleType):

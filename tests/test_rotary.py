@@ -50,8 +50,9 @@ def test_a_dot_product_of_two_turned_vectors_depends_on_their_distance_alone():
 
 def test_each_text_may_have_a_place_of_its_own():
     x = random(3, 2, 1, SIZE)
-    alone = [turned(x[row : row + 1], torch.tensor([[[place]]])) for row, place in enumerate((5, 0, 39))]
-    torch.testing.assert_close(turned(x, torch.tensor([5, 0, 39]).view(-1, 1, 1)), torch.cat(alone))
+    everywhere = turned(x.expand(-1, -1, LENGTH, -1))
+    expected = [everywhere[row : row + 1, :, place : place + 1] for row, place in enumerate((5, 0, 39))]
+    torch.testing.assert_close(turned(x, torch.tensor([5, 0, 39]).view(-1, 1, 1)), torch.cat(expected))
 
 
 def test_the_order_of_the_words_matters_by_nothing_but_the_turning():

@@ -154,7 +154,7 @@ def hasty(monkeypatch):
 def test_own_text_needs_one_command_and_the_plan_says_why(shell, workplace, poem, hasty):
     code, _, err = shell("train.py", ROOT / "configs/text.toml", "--data.path", poem, "--train.steps", "4")
     assert code == 0, err
-    for name in ("data.val_fraction", "data.tokenizer", "model.position", "model.context_length", "optim.muon_lr"):
+    for name in ("data.val_fraction", "model.position", "model.n_layer", "model.context_length", "optim.muon_lr"):
         assert any(line.startswith(name) and len(line.split()) > 3 for line in err.splitlines()), name
     resolved = json.loads((workplace / "runs/text/run.json").read_text())["resolved"]
     assert resolved["model"]["kind"] == "gpt" and resolved["data"]["tokenizer"] in err
@@ -162,9 +162,19 @@ def test_own_text_needs_one_command_and_the_plan_says_why(shell, workplace, poem
     assert shell("train.py", "--resume", "--run", "text", "--train.steps", 6)[0] == 0
 
 
-@pytest.mark.parametrize(("width", "position"), [(33, "learned"), (34, "rotary"), (6, "rotary")])
-def test_positions_are_turned_wherever_a_width_has_pairs(shell, workplace, poem, hasty, width, position):
-    words = ["--data.path", poem, "--train.steps", "1", "--model.n_embd", width]
+@pytest.mark.parametrize(
+    ("sizes", "position"),
+    [
+        ({"n_embd": 33}, "learned"),
+        ({"n_embd": 34}, "rotary"),
+        ({"n_embd": 36, "n_head": 12}, "learned"),
+        ({"n_embd": 24, "n_head": 12}, "rotary"),
+        ({"n_head": 32}, "learned"),
+    ],
+)
+def test_positions_are_turned_wherever_heads_have_pairs(shell, workplace, poem, hasty, sizes, position):
+    words = ["--data.path", poem, "--train.steps", "1"]
+    words += [word for name, value in sizes.items() for word in (f"--model.{name}", value)]
     assert shell("train.py", ROOT / "configs/text.toml", *words)[0] == 0
     model = json.loads((workplace / "runs/text/run.json").read_text())["resolved"]["model"]
     assert model["position"] == position and (position == "learned" or model["n_embd"] // model["n_head"] % 2 == 0)

@@ -192,7 +192,9 @@ def adopt(checkpoints: Path) -> None:
 @torch.no_grad()
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Copy weights of the same names and shapes into the model; adapters, which only it has, stay as they begin."""
-    for name, parameter in model_tensors(model).items():
+    tensors = model_tensors(model)
+    assert weights.keys() <= tensors.keys()  # a weight without a place would be forgotten
+    for name, parameter in tensors.items():
         if not name.endswith(ADAPTERS):
             parameter.copy_(weights[name])
 

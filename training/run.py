@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from pydantic import ValidationError
 
-from configs.command import CLI, Command, parse
+from configs.command import Command, parse
 from configs.errors import INTERRUPTED, UserError, reason
 from configs.files import Damaged, lines_of, small
 from configs.schema import Config, Settings
@@ -122,7 +122,7 @@ def understand(arguments: list[str]) -> Command:
     command = parse(arguments)
     folder = run_folder(command.run)
     claim(folder, command.resume, command.overwrite or command.dry_run)
-    if {CLI}.issuperset(command.origins.values()):  # without a config there must be a run
+    if "data.path" not in command.settings:  # no config was given, so there must be a run
         read_record(folder)
     if command.dry_run and not command.resume:
         from training.forecast import answer_at_once

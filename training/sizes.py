@@ -72,7 +72,7 @@ class Choice(NamedTuple):
 
 
 BLOCKS = (
-    Choice("model.position", "rotary", "learns in two thirds of the steps that a vector for each place takes"),
+    Choice("model.position", "rotary", "a distance is learned once, for all places: fewer steps are needed"),
     Choice("model.activation", "gelu", "as good as gelu_tanh, and on a CPU a third of its cost"),
 )
 
@@ -108,7 +108,8 @@ def plan_text(
     held_out = {"val_fraction": settings.get(split.name, split.value)}
     text = prepare(corpus, asked.data.model_copy(update=held_out), tokenizer)
     choices += describe_tokenizer(text, settings)
-    choices += choose_blocks(settings)
+    if asked.train.start is None:  # a network that has learned before is what it is
+        choices += choose_blocks(settings)
     settings |= {"model.vocab_size": text.tokenizer.vocab_size}
     choices += choose_network(chosen(settings, choices), text, time_step)
     choices += choose_rates(settings, tuning=asked.train.start is not None)
@@ -145,9 +146,10 @@ def describe_tokenizer(text: Prepared, settings: dict[str, Any]) -> list[Choice]
 
 
 def choose_blocks(settings: dict[str, Any]) -> list[Choice]:
-    """What a new network is made of; one that has learned before is what it is. Odd widths can't be turned in pairs."""
-    odd = {"model.position"} if settings.get("model.n_embd", 0) % 2 else set()
-    return [choice for choice in BLOCKS if choice.name not in settings.keys() | odd]
+    """What a new network is made of. Rotary positions turn pairs: a width that the user has set may have none."""
+    width, heads = settings.get("model.n_embd"), settings.get("model.n_head")
+    pairs = width % (2 * (heads or 1)) == 0 if width else heads is None
+    return [choice for choice in BLOCKS if choice.name not in settings and (pairs or choice.name != "model.position")]
 
 
 def choose_network(

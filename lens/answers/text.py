@@ -59,7 +59,7 @@ class TextAnswers(Answers):
         """`prompt` is what is looked at first."""
         self.model, self.tokenizer, self.name, self.tallies = model.eval(), tokenizer, name, tallies
         self.prompt = prompt[:LONGEST]
-        self.captured = lru_cache(maxsize=4)(self.capture)
+        self.captured = lru_cache(maxsize=2)(self.capture)
 
     @cached_property
     def table(self) -> torch.Tensor:

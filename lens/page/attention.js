@@ -35,7 +35,7 @@ export function attentionCard(network, report) {
   }
   roving(overview, () => 1, () => network.n_head);
 
-  const named = { role: "img", "aria-label": "attention", "aria-describedby": "cell" };
+  const named = { role: "application", "aria-label": "attention", "aria-describedby": "cell" };
   const canvas = make("canvas", { tabindex: 0, class: "picture", ...named });
   const readout = make("p", { id: "cell", class: "readout", "aria-live": "polite" });
   const strip = make("canvas", { class: "strip", "aria-hidden": "true" });
@@ -73,6 +73,7 @@ export function attentionCard(network, report) {
 
   async function pick(layer, head) {
     Object.assign(state, { layer, head });
+    if (!text) return;
     try {
       await load(layer);
       thumbnail(layer, head);
@@ -91,7 +92,7 @@ export function attentionCard(network, report) {
     }
     if (!found) return;
     const values = found.stages[state.stage], limit = largest(values);
-    const picture = { values, limit: state.stage === "pattern" ? 1 : limit, names: text.names, ...state };
+    const picture = { values, many: MANY, limit: state.stage === "pattern" ? 1 : limit, names: text.names, ...state };
     geometry = state.form === "grid" ? drawGrid(canvas, picture) : drawLines(canvas, picture);
     place.textContent = `Layer ${state.layer}, head ${state.head}: ` + (state.form === "lines" ? "from each query to what it looks at"
       : state.layout === "lesson" ? "queries across the top, keys down the side" : "keys across the top, queries down the side");
@@ -123,6 +124,7 @@ export function attentionCard(network, report) {
   }
 
   function move(query, key) {
+    if (!text) return;
     const T = text.names.length;
     if (!(query >= 0 && key >= 0 && query < T && key < T) || (query === state.query && key === state.key)) return;
     Object.assign(state, { query, key });

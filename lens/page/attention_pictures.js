@@ -48,8 +48,8 @@ function label(context, text, x, y, angle, strong, upright = false) {
   context.restore();
 }
 
-/** The lines, queries on the left, keys on the right; returns which query or key lies under a point. */
-export function drawLines(canvas, { values, limit, names, query, key }) {
+/** The lines, queries on the left, keys on the right, of more than `many` tokens those of one query; returns which query or key lies under a point. */
+export function drawLines(canvas, { values, limit, names, many, query, key }) {
   const T = names.length, height = Math.max(7, Math.min(22, 560 / T));
   const width = Math.min(WIDEST, canvas.parentElement.clientWidth || WIDEST), side = Math.min(130, width / 3);
   const context = sized(canvas, width, T * height + 24), middle = (place) => 22 + (place + 0.5) * height;
@@ -64,7 +64,7 @@ export function drawLines(canvas, { values, limit, names, query, key }) {
     context.bezierCurveTo(width / 2, middle(from), width / 2, middle(to), width - side, middle(to));
     context.stroke();
   };
-  for (let from = 0; from < T; from++) for (let to = 0; to < T; to++) if (from !== query) line(from, to, true);
+  for (let from = 0; from < T && T <= many; from++) for (let to = 0; to < T; to++) if (from !== query) line(from, to, true);
   for (let to = 0; to < T; to++) line(query, to, false);
   context.globalAlpha = 1;
   context.textBaseline = "middle";

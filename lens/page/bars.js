@@ -32,10 +32,13 @@ export function barsCard(network, { choose, back }) {
     if (!logits) return;
     found = distribution(logits, order, sampling);
     const most = Math.max(found.chances[0], plain[0]);
+    const focused = [...list.children].findIndex((row) => row.contains(document.activeElement));
     list.replaceChildren(...Array.from(order.subarray(0, SHOWN), (token, rank) => row(token, rank, most)));
+    list.children[focused]?.firstChild.focus();
+    const kept = sampling.temperature === 0 ? 1 : found.afterP;
     const rest = found.chances.slice(SHOWN).reduce((sum, chance) => sum + chance, 0);
-    left.textContent = `${found.afterP.toLocaleString("en")} of ${order.length.toLocaleString("en")} tokens can be drawn`
-      + `${found.afterP > SHOWN ? `; those below these ${SHOWN} hold ${percent(rest)} together` : ""}.`;
+    left.textContent = `${kept.toLocaleString("en")} of ${order.length.toLocaleString("en")} tokens can be drawn`
+      + `${kept > SHOWN ? `; those below these ${SHOWN} hold ${percent(rest)} together` : ""}.`;
   }
 
   function row(token, rank, most) {
@@ -56,6 +59,7 @@ export function barsCard(network, { choose, back }) {
 
   /** So many tokens, one after the other, unless it is stopped before. */
   async function write(count) {
+    if (!found) return;
     const mine = ++writing;
     stop.disabled = false;
     for (let n = 0; n < count && mine === writing; n++) {

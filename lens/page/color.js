@@ -63,18 +63,20 @@ export function inkOn(value) {
 
 /** What the colours mean, from `low` to `high` within -1 and 1, with words at both ends and, if there are three, behind them. */
 export function legend(low, words, high = 1) {
-  const canvas = make("canvas", { "aria-hidden": "true" });
-  const draw = () => {
-    const context = sized(canvas, 120, 10);
-    for (let x = 0; x < 120; x++) {
-      context.fillStyle = css(low + ((high - low) * x) / 119);
-      context.fillRect(x, 0, 1.5, 10);
-    }
-  };
-  draw();
-  atDusk(draw);
+  const canvas = make("canvas", { "aria-hidden": "true", "data-low": low, "data-high": high });
+  paintLegend(canvas);
   return make("p", { class: "legend" }, words[0], canvas, words[1], ...(words[2] ? [make("span", {}, words[2])] : []));
 }
+
+function paintLegend(canvas) {
+  const context = sized(canvas, 120, 10), low = Number(canvas.dataset.low), high = Number(canvas.dataset.high);
+  for (let x = 0; x < 120; x++) {
+    context.fillStyle = css(low + ((high - low) * x) / 119);
+    context.fillRect(x, 0, 1.5, 10);
+  }
+}
+
+atDusk(() => document.querySelectorAll(".legend canvas").forEach(paintLegend));
 
 /** A grid of numbers, each a cell of `size` pixels, from -limit to limit; what is infinite is hidden. */
 export function paintGrid(context, values, columns, size, limit, left = 0, top = 0) {

@@ -39,6 +39,8 @@ export async function digitPage(about, root, report) {
   const neuron = make("div", { class: "neuron" });
   const steps = slider("Step", { min: 0, max: about.steps.length - 1, step: 1, value: about.steps.indexOf(about.best),
     say: (place) => about.steps[place].toLocaleString("en"), act: (place) => at(about.steps[place]) });
+  let plays = 0;
+  steps.input.addEventListener("input", () => plays++);
   steps.input.disabled = about.steps.length < 2;
   const playing = button("Play", play);
   playing.disabled = about.steps.length < 2;
@@ -62,18 +64,22 @@ export async function digitPage(about, root, report) {
 
   async function at(step) {
     try {
-      if (!networks.has(step)) networks.set(step, networkOf(await ask("network", { step })));
+      if (!networks.has(step)) networks.set(step, ask("network", { step }).then(networkOf)); // asked for once
+      const network = await networks.get(step);
       if (about.steps[Number(steps.input.value)] !== step) return;
-      state.network = networks.get(step);
+      state.network = network;
       report(null);
       draw();
     } catch (error) {
+      networks.delete(step);
       report(error);
     }
   }
 
+  /** Every checkpoint in turn, until the slider is moved by hand or it is played again. */
   async function play() {
-    for (let place = 0; place < about.steps.length; place++) {
+    const mine = ++plays;
+    for (let place = 0; place < about.steps.length && mine === plays; place++) {
       steps.set(place);
       await at(about.steps[place]);
       await new Promise((resolve) => setTimeout(resolve, Math.min(600, 4000 / about.steps.length)));

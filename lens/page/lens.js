@@ -8,8 +8,8 @@ export function lensCard(network, look) {
   const table = make("table", { class: "lens" });
   let cells = [];
   const element = card("lens", "The logit lens",
-    "Each row reads the vectors after one more layer as if it were the last: the likeliest next token, darker where it is "
-    + "surer; the last row is the network's own answer (lesson: “What is a GPT?”).",
+    "Each row reads the vectors after one more layer as if it were the last: the likeliest next token, more strongly "
+    + "coloured where it is surer; the last row is the network's own answer (lesson: “What is a GPT?”).",
     make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "logit lens, wider than the page" }, table),
     legend(0, ["0 %", "100 %", "probability of the likeliest token; framed: it is the token that came"]));
 

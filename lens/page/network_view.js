@@ -33,7 +33,7 @@ export function networkPicture(choose) {
   const x = (depth, depths) => 14 + ((WIDTH - 80) * depth) / (depths - 1);
   const y = (place, count) => HEIGHT / 2 + (place - (count - 1) / 2) * Math.min(44, (HEIGHT - 30) / count);
 
-  /** Circles and lines for the neurons of a network; they are kept while only the weights change. */
+  /** Circles and lines for the neurons of a network, kept for every image that it is shown. */
   function build(network) {
     columns = network.map((_, n) => shownOf(network, n + 1));
     edges = [];
@@ -108,6 +108,7 @@ export function networkPicture(choose) {
         element.firstChild.textContent = `${element.getAttribute("aria-label")}: ${values[neuron].toFixed(3)}`;
       }
     });
+    if (!svg.querySelector("[tabindex='0']")) circles[0].setAttribute("tabindex", 0); // the chosen one isn't drawn
     const outputs = activations.at(-1), best = outputs.indexOf(Math.max(...outputs));
     for (const text of svg.querySelectorAll(".digit")) text.classList.toggle("best", Number(text.dataset.digit) === best);
   }
@@ -116,8 +117,7 @@ export function networkPicture(choose) {
   return {
     element: svg,
     show(shown) {
-      const built = last && last.network.every((layer, n) => layer.outputs === shown.network[n].outputs) && shown.network[0].outputs <= MOST;
-      if (!built) build(shown.network);
+      if (last?.network !== shown.network) build(shown.network); // another checkpoint may have other strongest neurons
       last = shown;
       draw();
     },

@@ -6,7 +6,7 @@ const EDGE = 280, PEN = 24, STEP = 12;
 
 /** The pad; `inked(ink, width)` gets the ink, 0 to 1, after every stroke. */
 export function drawingPad(inked) {
-  const canvas = make("canvas", { class: "pad", width: EDGE, height: EDGE, tabindex: 0, role: "img",
+  const canvas = make("canvas", { class: "pad", width: EDGE, height: EDGE, tabindex: 0, role: "application",
     "aria-label": "Drawing pad: draw a digit. By keyboard: the arrow keys move the pen, the space bar sets it down or lifts it." });
   const context = canvas.getContext("2d", { willReadFrequently: true });
   const mark = make("span", { class: "pen", hidden: true });

@@ -32,8 +32,8 @@ async function fetched(address, content) {
   } catch {
     throw new Error("the network does not answer: is explore.py still running?");
   }
-  const answer = await reply.json();
-  if (!reply.ok) throw new Error(answer.error);
+  const answer = await reply.json().catch(() => ({}));
+  if (!reply.ok) throw new Error(answer.error || `the server answers with ${reply.status}`);
   return answer;
 }
 

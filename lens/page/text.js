@@ -16,7 +16,7 @@ export async function textPage(network, root, report) {
   const state = { tokens: [], start: 0, position: 0, turn: 0, bits: null };
   const names = () => state.tokens.slice(state.start).map((token) => network.vocabulary[token]);
   const bars = barsCard(network, {
-    choose: (token) => show([...state.tokens, token]),
+    choose: (token) => show([...state.tokens.slice(0, state.start + state.position + 1), token]), // after the one looked at
     back: () => state.tokens.length > 1 && show(state.tokens.slice(0, -1)),
   });
   const attention = attentionCard(network, report);
@@ -25,12 +25,12 @@ export async function textPage(network, root, report) {
 
   const area = make("textarea", { id: "prompt", rows: 3, maxlength: network.longest, spellcheck: "false",
     readonly: !live, "aria-label": "prompt" });
-  const chips = make("div", { class: "chips", "aria-label": "tokens; choose one to look at it" });
+  const chips = make("div", { class: "chips", role: "group", "aria-label": "tokens; choose one to look at it" });
   const count = make("p", { class: "note" });
   root.append(
     card("text", "A text and its tokens",
-      "A text is cut into tokens, and each becomes a vector; a token is as dark as it surprised the network, and the one "
-      + "that is framed is looked at (lesson: “What is a GPT?”).", area, chips, make("div", { class: "line" }, count, legend(0, ["0", `${MOST_BITS} bits of surprise`], -1))),
+      "A text is cut into tokens, and each becomes a vector; a token is as strongly coloured as it surprised the "
+      + "network, and the one that is framed is looked at (lesson: “What is a GPT?”).", area, chips, make("div", { class: "line" }, count, legend(0, ["0", `${MOST_BITS} bits of surprise`], -1))),
     make("div", { class: "two" }, make("div", { class: "stacked" }, bars.element, neighbours.element), attention.element),
     lens.element, parametersCard(network));
 
@@ -38,6 +38,7 @@ export async function textPage(network, root, report) {
   area.addEventListener("input", () => {
     clearTimeout(pause);
     bars.halt();
+    state.turn++; // an answer that is under way must not write over what is typed
     pause = setTimeout(() => typed(area.value), PAUSE);
   });
   chips.addEventListener("keydown", (event) => {
@@ -50,8 +51,10 @@ export async function textPage(network, root, report) {
   atDusk(paintChips);
 
   async function typed(text) {
+    const turn = ++state.turn;
     try {
-      await show((await ask("tokens", { text })).tokens, false);
+      const { tokens } = await ask("tokens", { text });
+      if (turn === state.turn) await show(tokens, false);
     } catch (error) {
       report(error);
     }
@@ -83,7 +86,8 @@ export async function textPage(network, root, report) {
   /** What may come a moment later, and not at all while the text grows: neighbours, the other heads, the logit lens. */
   async function details({ tokens, current }) {
     await new Promise(requestAnimationFrame);
-    if (current()) await Promise.all([neighbours.show(tokens.at(-1)), attention.others(), read(tokens, current)]);
+    const here = tokens[state.start + state.position];
+    if (current()) await Promise.all([neighbours.show(here), attention.others(), read(tokens, current)]);
   }
 
   async function read(tokens, current) {
@@ -96,6 +100,7 @@ export async function textPage(network, root, report) {
 
   /** Look at one place: what comes after it, and what its token is near to. */
   async function look(position) {
+    bars.halt();
     state.position = position;
     paintChips();
     const { tokens, start, turn } = state;

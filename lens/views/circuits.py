@@ -159,9 +159,10 @@ def heads_view(request: Request) -> Seen:
         + f"how many equal singular values would be as spread; {D} is the bound, of {C}"
         + strongest(compositions, config.n_head, request.top)
     )
+    where = "where it looks" + ", near its own place" * (config.position == "rotary")
     sentence = (
         "A head is known by scores on random tokens that are said twice, and by its two maps of the space to itself, "
-        f"which have rank {D} at most: QK decides where it looks, OV what it adds (norms' gains folded in, biases left "
+        f"which have rank {D} at most: QK decides {where}, OV what it adds (norms' gains folded in, biases left "
         'out). The last grids say which heads work on what earlier ones wrote (lesson: "Attention, step by step").'
     )
 

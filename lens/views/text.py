@@ -133,11 +133,10 @@ def strongest(found: list[Attention], heads: list[tuple[int, int]], names: list[
         back = (pattern * (torch.arange(T).unsqueeze(1) - torch.arange(T))).sum(dim=-1).mean()
         links = pattern.tril(-1)[:, 1:]  # the first token is where heads look that have nothing to find
         query, key = divmod(int(links.argmax()), T - 1)
-        link = f"{names[query]} <- {names[key + 1]}"
+        link = f"{names[query]} <- {names[key + 1]}" if links.max() > 0 else "none"
         rows.append((layer, head, f"{back:.1f}", f"{pattern[1:, 0].mean():.2f}", f"{links.max():.2f}", link))
     head = ("layer", "head", "tokens back", "on the first", "strongest", "link")
-    lines = table(head, rows, left=0).split("\n")
-    return "\n".join(lines)
+    return table(head, rows, left=0)
 
 
 def one_head(found: list[Attention], layer: int, head: int, names: list[str]) -> str:

@@ -243,6 +243,45 @@ def test_a_token_is_chosen_and_the_text_goes_on_from_there(open_page, text_addre
     assert page.evaluate("page.state.tokens.length") == length < len(PROMPT) + 41
 
 
+def test_a_token_chosen_after_an_inner_place_comes_there_and_what_followed_is_dropped(open_page, text_address):
+    page = open_page(text_address)
+    ready(page)
+    page.locator(".chips button").nth(2).click()
+    when(page, "document.querySelector('#next .note').textContent === 'after a:'")
+    row = page.locator("#next .bars button").first
+    token = int(row.get_attribute("data-token"))
+    row.click()
+    when(page, "page.state.tokens.length === 4")
+    assert page.evaluate("page.state.tokens") == [*PROMPT.encode()[:3], token]
+
+
+def test_what_is_typed_while_a_token_is_drawn_is_what_stays(open_page, text_address):
+    page = open_page(text_address)
+    ready(page)
+    page.evaluate(
+        """() => { const swift = window.fetch;
+            window.fetch = async (...asked) => {
+                await new Promise((answered) => setTimeout(answered, 300));
+                return swift(...asked);
+            }; }"""
+    )
+    page.get_by_role("button", name="Draw a token").click()
+    page.locator("#prompt").press("End")
+    page.locator("#prompt").press_sequentially("xy", delay=10)
+    when(page, f"page.state.tokens.length === {len(PROMPT) + 2}")
+    assert page.input_value("#prompt") == PROMPT + "xy" == bytes(page.evaluate("page.state.tokens")).decode()
+
+
+def test_tokens_are_chosen_one_after_the_other_by_keyboard(open_page, text_address):
+    page = open_page(text_address)
+    ready(page)
+    page.locator("#next .bars button").nth(2).focus()
+    for n in (1, 2, 3):
+        page.keyboard.press("Enter")
+        when(page, f"page.state.tokens.length === {len(PROMPT) + n}")
+        when(page, "document.activeElement === document.querySelectorAll('#next .bars button')[2]")
+
+
 def test_a_text_beyond_the_context_is_seen_from_its_end(open_page, text_address):
     page = open_page(text_address)
     page.fill("#prompt", "a" * 60)
@@ -501,6 +540,32 @@ def test_a_neuron_is_chosen_and_the_steps_of_training_are_gone_through(open_page
     when(page, f"JSON.stringify({outputs}) !== '{before}'.replaceAll(' ', '')")
     expected = digit_answers().at(30)(torch.tensor(image)).sigmoid()
     torch.testing.assert_close(torch.tensor(page.evaluate(outputs)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_every_checkpoint_is_played_and_asked_for_once(open_page, digit_address):
+    page = open_page(digit_address)
+    when(page, "page.state.computed !== null")
+    asked = []
+    page.on("request", lambda request: asked.append(request.post_data) if "network" in request.url else None)
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_timeout(50)
+    page.get_by_role("button", name="Play").click()  # from the beginning, and not twice at a time
+    when(page, "document.querySelector('#training output').textContent === '30'")
+    assert sorted(asked) == ['{"step":10}', '{"step":30}']  # that of step 20, the best, was there
+    page.get_by_role("button", name="Play").click()
+    page.locator("#training input").fill("1")
+    page.wait_for_timeout(1500)
+    assert page.locator("#training output").text_content() == "20"
+
+
+def test_a_wide_layer_is_gone_through_by_keyboard(open_page):
+    for address in served(digit_answers(hidden=20)):
+        page = open_page(address)
+        when(page, "page.state.computed !== null")
+        page.locator(".network circle[tabindex='0']").focus()
+        for key, column in (("ArrowDown", "layer 1"), ("Enter", "layer 1"), ("ArrowRight", "layer 2")):
+            page.keyboard.press(key)
+            assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith(column)
 
 
 @pytest.mark.parametrize("kind", ["text", "digits"])

@@ -26,6 +26,7 @@ def with_adapters() -> GPT:
 
 KINDS = {
     "pre-norm": lambda: drawn(GPT(GPTConfig(**SMALL))),
+    "rotary": lambda: drawn(GPT(GPTConfig(**SMALL, position="rotary"))),
     "post-norm": lambda: drawn(GPT(GPTConfig(**SMALL, norm="post"))),
     "no biases, untied": lambda: drawn(GPT(GPTConfig(**SMALL, bias=False, tied=False))),
     "dropout": lambda: drawn(GPT(GPTConfig(**SMALL, dropout=0.5))).train(),

@@ -28,7 +28,6 @@ def test_L80_a_head_made_by_hand_scores_1_at_what_it_does_and_0_elsewhere():
     scores = (circuits.previous_token, circuits.duplicate_token, circuits.induction)
     for row, back in enumerate((1, HALF, HALF - 1)):
         found = [float(score(looking(back))) for score in scores]
-        assert found == [float(row == column) for column in range(3)] or (back != 1 and found[row] == 1)
         assert found[row] == 1 and sorted(found)[-2] < 0.3
 
 
@@ -149,11 +148,12 @@ def test_the_effective_rank_of_equal_values_is_their_number(values, rank):
     assert float(circuits.effective_rank(torch.tensor([values, values], dtype=torch.float))[0]) == pytest.approx(rank)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_copying_is_the_eigenvalue_score_of_the_whole_vocabulary_by_vocabulary_matrix(tied):
-    model = drawn(GPT(GPTConfig(**SMALL, tied=tied)))
+@pytest.mark.parametrize(("tied", "norm"), [(True, "pre"), (False, "pre"), (True, "post")])
+def test_copying_is_the_eigenvalue_score_of_the_whole_vocabulary_by_vocabulary_matrix(tied, norm):
+    model = drawn(GPT(GPTConfig(**SMALL, tied=tied, norm=norm)))
     embed = model.embedding.token.weight.detach().double()
-    unembed = (model.unembedding.weight * model.norm.weight).detach().double()
+    last = model.norm if norm == "pre" else model.blocks[-1].norm_2
+    unembed = (model.unembedding.weight * last.weight).detach().double()
     for head in circuits.heads(model.blocks[1]):
         eigenvalues = torch.linalg.eigvals(unembed @ head.out.double() @ head.value.double() @ embed.mT)
         expected = float(eigenvalues.sum().real / eigenvalues.abs().sum())
@@ -167,16 +167,19 @@ def test_a_head_that_hands_tokens_on_copies_and_one_that_denies_them_does_the_op
     assert circuits.copying_score(torch.zeros(3, 3)) == 0
 
 
-def test_what_a_neuron_writes_is_how_the_logits_change_while_the_norm_divides_by_what_it_did():
-    model = drawn(GPT(GPTConfig(**SMALL)))
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_what_a_neuron_writes_is_how_the_logits_change_while_the_norm_divides_by_what_it_did(norm):
+    model = drawn(GPT(GPTConfig(**SMALL, norm=norm)))
+    last = model.norm if norm == "pre" else model.blocks[-1].norm_2
     down = model.blocks[1].mlp.layers[1]
     layer = capture(model, texts(model, 1, 6)).layers[1]
     once_more = layer.neurons.clone()
     once_more[..., 7] += 1
     with torch.no_grad():
-        before, after = layer.after, layer.after - layer.mlp_out + down(once_more)
-        deviation = (before.var(dim=-1, keepdim=True, correction=0) + model.norm.eps).sqrt()
-        gain, shift = model.norm.weight, model.norm.bias
+        before = layer.after if norm == "pre" else layer.mlp_in + layer.mlp_out
+        after = before - layer.mlp_out + down(once_more)
+        deviation = (before.var(dim=-1, keepdim=True, correction=0) + last.eps).sqrt()
+        gain, shift = last.weight, last.bias
         logits = [
             model.unembedding((x - x.mean(dim=-1, keepdim=True)) / deviation * gain + shift) for x in (before, after)
         ]
