@@ -117,7 +117,7 @@ class AutoConfig(TransformerSettings):
     """A text network whose sizes, where they are not given, follow from train.start or from the corpus and the time."""
 
     kind: Literal["auto"] = "auto"
-    """sizes are chosen before training starts"""
+    """blocks and sizes are chosen before training starts"""
     n_layer: Depth | None = None
     n_head: Width | None = None
     n_embd: Width | None = None

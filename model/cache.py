@@ -64,7 +64,11 @@ class Reader:
         self.layers = [layer_of(block) for block in model.blocks]
         places = torch.arange(model.config.context_length, device=next(model.parameters()).device)
         self.position = model.embedding.position(places)
-        self.turn = model.blocks[0].attention.turn or (lambda x, position=None: x)
+        self.rotation = model.blocks[0].attention.turn
+
+    def turn(self, places: slice | Tensor) -> Function:
+        """What is done to queries and keys at these places: nothing, unless positions are rotary."""
+        return self.rotation.at(places, self.position.dtype) if self.rotation else (lambda x: x)
 
 
 def layer_of(block: Block) -> Layer:
@@ -158,10 +162,11 @@ def read_past(reader: Reader, cache: KVCache, rows: list[int], texts: list[list[
     """
     tokens = pad_sequence([torch.tensor(text, device=cache.memory.device) for text in texts], batch_first=True)
     T = tokens.size(1)
+    turn = reader.turn(slice(T))
 
     def attend(keys: Tensor, values: Tensor, qkv: Tensor) -> Tensor:
-        q, k, v = qkv.unflatten(-1, (3, reader.config.n_head, -1)).permute(2, 0, 3, 1, 4)
-        q, k = reader.turn(q), reader.turn(k)
+        parts = qkv.unflatten(-1, (3, reader.config.n_head, -1)).permute(2, 0, 3, 1, 4)
+        (q, k), v = turn(parts[:2]), parts[2]
         keys[rows, :, :T], values[rows, :, :T] = k, v
         return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(-2)
 
@@ -176,12 +181,12 @@ def read_last(reader: Reader, cache: KVCache, tokens: list[int], places: list[in
     token, place = torch.tensor([tokens, places], device=device)
     together = min(places) + 1 == end  # then one slice is written, and no slot need be hidden
     mask = None if together else (torch.arange(end, device=device) <= place[:, None])[:, None, None]
-    own = place.view(-1, 1, 1)
-    slot = own.unsqueeze(-1).expand(-1, reader.config.n_head, 1, cache.memory.size(-1))
+    own = place.view(-1, 1, 1, 1)
+    turn, slot = reader.turn(own), own.expand(-1, reader.config.n_head, 1, cache.memory.size(-1))
 
     def attend(keys: Tensor, values: Tensor, qkv: Tensor) -> Tensor:
-        q, k, v = qkv.view(len(places), 3, reader.config.n_head, 1, -1).unbind(1)
-        q, k = reader.turn(q, own), reader.turn(k, own)
+        parts = qkv.view(len(places), 3, reader.config.n_head, 1, -1)
+        (q, k), v = turn(parts[:, :2]).unbind(1), parts[:, 2]
         for kept, new in ((keys, k), (values, v)):
             kept[:, :, -1:].copy_(new) if together else kept.scatter_(-2, slot, new)
         return F.scaled_dot_product_attention(q, keys, values, mask).flatten(1)

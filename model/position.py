@@ -1,5 +1,7 @@
 """Places without parameters, for networks that don't learn a vector for each: waves that are added, or a rotation."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -46,13 +48,13 @@ class Rotation(nn.Module):
         self.register_buffer("cos", torch.cat((angle.cos(), angle.cos()), dim=-1), persistent=False)
         self.register_buffer("sin", torch.cat((-angle.sin(), angle.sin()), dim=-1), persistent=False)
 
-    def forward(
-        self, x: Float[Tensor, "B H T D"], position: Int[Tensor, "B 1 1"] | None = None
-    ) -> Float[Tensor, "B H T D"]:
-        """T vectors from the first place on, or the one vector of each text at its own `position`."""
-        places = slice(x.size(-2)) if position is None else position
-        cos, sin = (self.get_buffer(name)[places].to(x.dtype) for name in ("cos", "sin"))
-        return x * cos + x.roll(x.size(-1) // 2, dims=-1) * sin
+    def at(self, places: slice | Int[Tensor, "*any"], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """The turn that belongs to these places, for vectors (..., D) of this type at each of them."""
+        cos, sin = (self.get_buffer(name)[places].to(dtype) for name in ("cos", "sin"))
+        return lambda x: torch.addcmul(x * cos, x.roll(x.size(-1) // 2, dims=-1), sin)
+
+    def forward(self, x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
+        return self.at(slice(x.size(-2)), x.dtype)(x)
 
 
 ADDED = {"sinusoidal": SinusoidalPosition, "rotary": NoPosition}

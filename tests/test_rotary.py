@@ -11,7 +11,8 @@ SIZE, LENGTH = 12, 40
 
 def turned(x: Tensor, places: Tensor | None = None) -> Tensor:
     """By a fresh rotation, at 0, 1, 2, ... if no places are named."""
-    return Rotation(LENGTH, SIZE)(x, places)
+    rotation = Rotation(LENGTH, SIZE)
+    return rotation(x) if places is None else rotation.at(places, x.dtype)(x)
 
 
 def random(*shape: int) -> Tensor:
