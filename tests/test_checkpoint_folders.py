@@ -274,7 +274,10 @@ def test_weights_are_copied_and_adapters_stay_as_they_begin():
         model.x.register_parameter(name[2:], nn.Parameter(torch.ones(2)))
     assert checkpoint.has_adapters(model) and checkpoint.own_tensors(model).keys() == {"x.lora_A", "x.lora_B"}
     model.register_parameter("plain", nn.Parameter(torch.ones(2)))
-    checkpoint.load_weights(model, {name: torch.zeros(2) for name in names})
+    checkpoint.load_weights(model, {"plain": torch.zeros(2)})
+    for wrong in ({}, {"plain": torch.zeros(2), "other": torch.zeros(2)}):
+        with pytest.raises(KeyError):
+            checkpoint.load_weights(model, wrong)
     assert [float(p.detach().sum()) for name, p in sorted(model.named_parameters())] == [0, 2, 2]
     assert not checkpoint.has_adapters(nn.Linear(1, 1))
     assert checkpoint.own_tensors(nn.Linear(1, 1)).keys() == {"weight", "bias"}

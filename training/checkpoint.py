@@ -191,12 +191,10 @@ def adopt(checkpoints: Path) -> None:
 
 @torch.no_grad()
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copy weights of the same names and shapes into the model; adapters, which only it has, stay as they begin."""
-    tensors = model_tensors(model)
-    assert weights.keys() <= tensors.keys()  # a weight without a place would be forgotten
-    for name, parameter in tensors.items():
-        if not name.endswith(ADAPTERS):
-            parameter.copy_(weights[name])
+    """Copy weights into the model; adapters, which only it has, stay as they begin. Raises KeyError for other names."""
+    tensors = {name: tensor for name, tensor in model_tensors(model).items() if not name.endswith(ADAPTERS)}
+    for name in tensors.keys() | weights.keys():
+        tensors[name].copy_(weights[name])
 
 
 def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
