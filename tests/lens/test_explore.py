@@ -184,7 +184,7 @@ def test_a_config_whose_vocabulary_the_text_decides_says_so(shell):
     assert "known when the text has been read" in seen(
         shell("explore.py", ROOT / "configs/shakespeare.toml", "parameters")
     )
-    assert "834,432" in seen(shell("explore.py", ROOT / "configs/python.toml", "parameters"))
+    assert "820,480" in seen(shell("explore.py", ROOT / "configs/python.toml", "parameters"))
 
 
 def test_parameters_of_a_config_need_no_torch():
