@@ -26,7 +26,7 @@ from benchmarks.training import SKIPPED, Noise, in_turn
 from configs.errors import answer
 from configs.schema import Config, DataConfig
 from data.text import open_text
-from lens.paint import BLUE, RED, canvas, save
+from lens.paint import BLUE, RED, canvas, powers, save
 from model import GPTConfig
 from training.cost import count_parameters
 from training.dryrun import product_speed
@@ -114,22 +114,25 @@ def draw(result: dict[str, Any]) -> Any:
     figure = canvas(11, 4.4, "Tokens per second as work grows", result["about"])
     left, right = figure.subplots(1, 2)
     curve(left, networks, "parameters", "parameters")
+    powers(left)
     ceiling = [row["tokens_per_second"] / row["of_a_matrix_product"] for row in networks]
     sizes = [row["parameters"] for row in networks]
     left.plot(sizes, ceiling, color=RED, linestyle="--", label="a large matrix product's speed")
     left.plot([], [], color=BLUE, marker="o", label="a step of training")
     left.legend()
     curve(right, corpora, "token_bytes", "bytes of tokens in the corpus")
-    right.set_ylim(bottom=min(row["tokens_per_second"] for row in corpora) / 10)
+    right.set_ylim(0, 1.2 * max(row["tokens_per_second"] for row in corpora))
     return figure
 
 
 def curve(axes: Axes, rows: Rows, key: str, label: str) -> None:
-    """Tokens per second against something, both logarithmic."""
+    """Tokens per second against something that grows."""
     x, y = [row[key] for row in rows], [row["tokens_per_second"] for row in rows]
-    axes.loglog(x, y, color=BLUE, marker="o")
+    axes.plot(x, y, color=BLUE, marker="o")
+    powers(axes, "x")
+    axes.margins(0.12)
     for place, value in zip(x, y, strict=True):
-        axes.annotate(f"{value:,}", (place, value), (0, -14), textcoords="offset points", ha="center", fontsize=8)
+        axes.annotate(f"{value:,}", (place, value), (-4, -13), textcoords="offset points", ha="right", fontsize=8)
     axes.set(xlabel=label, ylabel="tokens per second")
 
 

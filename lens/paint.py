@@ -74,11 +74,12 @@ def shares(axes: Axes, grid: np.ndarray, top: float = 1.0, **more) -> ScalarMapp
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def powers(axes: Axes) -> None:
-    """A logarithmic y axis whose ticks are powers of ten."""
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, place: "10" + f"{np.log10(value):.0f}".translate(SUPERSCRIPT))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+def powers(axes: Axes, which: str = "y") -> None:
+    """Make an axis logarithmic, with ticks at powers of ten."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_formatter(lambda value, place: "10" + f"{np.log10(value):.0f}".translate(SUPERSCRIPT))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def bare(axes: Axes) -> None:
