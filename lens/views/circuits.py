@@ -160,10 +160,11 @@ def heads_view(request: Request) -> Seen:
         + strongest(compositions, config.n_head, request.top)
     )
     where = "where it looks" + ", near its own place" * (config.position == "rotary")
+    pairs = ". The last grids say which heads work on what earlier ones wrote" * (config.n_layer > 1)
     sentence = (
         "A head is known by scores on random tokens that are said twice, and by its two maps of the space to itself, "
         f"which have rank {D} at most: QK decides {where}, OV what it adds (norms' gains folded in, biases left "
-        'out). The last grids say which heads work on what earlier ones wrote (lesson: "Attention, step by step").'
+        f'out){pairs} (lesson: "Attention, step by step").'
     )
 
     def draw():
@@ -171,8 +172,8 @@ def heads_view(request: Request) -> Seen:
 
         grids = {name: grid.numpy() for name, grid in scores.items()}
         curves = {name: found.numpy() for name, found in values.items()}
-        pairs = {name: grid.numpy() for name, grid in compositions._asdict().items()}
-        return figures.heads(grids, curves, pairs, C, network.name, sentence)
+        shared = {name: grid.numpy() for name, grid in compositions._asdict().items()}
+        return figures.heads(grids, curves, shared, C, network.name, sentence)
 
     return Seen(text, sentence, draw)
 
