@@ -204,7 +204,7 @@ def main() -> None:
     for size in asked.sizes or SIZES:
         row = alternating(size, asked.turns, ways)
         row["peak_megabytes"] = {way: round(peak(size, way)) for way in ("plain", "huggingface", "ours")}
-        result[size] = row | {"machine": about()}
+        result[size if ways == list(WAYS) else f"{size}: {', '.join(ways)}"] = row | {"machine": about()}
         file.write_text(json.dumps(result, indent=1) + "\n")
         print(json.dumps(row, indent=1))
 

@@ -210,7 +210,7 @@ class TrainConfig(Settings):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """of the matrix products; weights stay float32"""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile"""
+    """torch.compile; auto is for GPUs and runs of 2,000 steps or epochs that come to as many"""
     threads: Literal["auto"] | Count = "auto"
     """processor threads; tiny networks are fastest on one"""
 

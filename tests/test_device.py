@@ -9,7 +9,7 @@ import torch
 import torch._inductor.config
 
 from training import compiled
-from training.device import choose_compile, choose_dtype
+from training.device import choose_compile, choose_dtype, seed_dropout
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,14 @@ def test_a_torch_that_does_not_tell_what_its_processor_has_stays_in_float32(monk
 
 def test_no_processor_is_compiled_for_unasked():
     assert choose_compile("auto", "cpu", 10**9) == "off" and choose_compile("on", "cpu", 1) == "on"
+
+
+def test_dropout_is_seeded_on_whatever_gpu_draws_it(monkeypatch):
+    seeds: list[int] = []
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)  # which seeds the generators of all devices
+    for device in ("cuda", "cuda:1", "mps"):
+        seed_dropout(1, 3, device)
+    assert len(seeds) == 3 and len(set(seeds)) == 1
 
 
 @pytest.fixture

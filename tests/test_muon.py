@@ -1,6 +1,7 @@
 """Our Muon takes the steps of torch's, all matrices of a shape at once."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from scipy.optimize import linprog
 from torch import nn
 
-from training.muon import POLYNOMIALS, Muon, orthogonal
+from training import muon
+from training.muon import POLYNOMIALS, Muon, orthogonal, orthogonal_together
 
 SHAPES = [(6, 6), (6, 6), (12, 6), (6, 12), (12, 6)]
 
@@ -84,3 +86,19 @@ def test_one_matrix_doesnt_depend_on_its_neighbours():
     Muon([{"params": alone, "lr": 0.1}], 0.9, 0.0).step()
     Muon([{"params": among, "lr": 0.1}], 0.9, 0.0).step()
     torch.testing.assert_close(alone[0], among[0])
+
+
+@pytest.mark.parametrize(("count", "size"), [(5, 2), (4, 4), (2, 3), (1, 2)])
+def test_processes_divide_the_matrices_and_all_get_what_one_would_have_found(monkeypatch, count, size):
+    """Their sum, which is what all_reduce leaves with each; test_parallel.py has real processes take the same step."""
+    given = torch.randn(count, 6, 4, generator=torch.Generator().manual_seed(2))
+    taken: list[int] = []
+    monkeypatch.setattr(muon, "orthogonal", lambda some: taken.append(len(some)) or orthogonal(some))
+    total = torch.zeros_like(given)
+    for rank in range(size):
+        process = {"is_available": True, "is_initialized": True, "get_rank": rank, "get_world_size": size}
+        asked = {name: lambda answer=answer: answer for name, answer in process.items()}
+        monkeypatch.setattr(muon, "dist", SimpleNamespace(**asked, all_reduce=total.add_))
+        orthogonal_together(given)
+    assert torch.equal(total, orthogonal(given))
+    assert sum(taken) == count and max(taken) - min(taken) <= 1

@@ -17,6 +17,7 @@ from configs.errors import UserError
 from configs.schema import TrainConfig
 from tests.conftest import ROOT
 from tests.processes import fingerprint
+from training.parallel import join
 from training.world import World, require_equal_shares
 
 SINGLE = [sys.executable, "-W", "error"]
@@ -96,6 +97,11 @@ def test_the_setting_that_is_named_makes_the_same_steps_and_can_be_shared(size, 
 def test_every_batch_of_a_step_belongs_to_exactly_one_process():
     shares = [number for rank in range(3) for number in World(rank, 3).share(5, 12)]
     assert sorted(shares) == list(range(60, 72))
+
+
+def test_on_apple_s_gpu_it_is_said_that_steps_are_shared_on_a_processor():
+    with pytest.raises(UserError, match="use --train"):
+        join(World(0, 2), "mps")
 
 
 @pytest.mark.campaign

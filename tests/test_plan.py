@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -245,3 +246,11 @@ def test_numbers_are_said_with_a_prefix(value, text):
 )
 def test_gpus_are_counted(peak, text):
     assert fits(peak, None) == text
+
+
+def test_epochs_are_steps_before_it_is_asked_whether_compiling_repays(monkeypatch):
+    monkeypatch.setattr(plan, "choose_compile", lambda asked, device, steps: "on" if steps == 75 else "off")
+    data = SimpleNamespace(count=lambda split: 100, positions=32, sha256="", batch=len, in_order=iter)
+    asked = config_of({name: value for name, value in GPT.items() if name != "train.steps"}, {"train.epochs": 3})
+    config, _ = plan.resolve(asked, data, lambda config: 1.0)  # type: ignore[arg-type]
+    assert (config.train.steps, config.train.compile) == (75, "on")

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import OutOfMemoryError
 
 from configs.command import check
+from configs.errors import UserError
 from configs.schema import Config, DataConfig, GPTConfig
 from data.corpus import open_corpus
 from data.prepare import prepare
@@ -73,6 +75,21 @@ def test_more_time_or_a_faster_machine_never_gives_a_smaller_network(play):
     for speeds, minutes in (((1e8, 1e9, 1e10, 1e12), (5.0,) * 4), ((1e9,) * 4, (0.1, 1.0, 10.0, 1e4))):
         found = [rung(choose(play, s, train__minutes=m)) for s, m in zip(speeds, minutes, strict=True)]
         assert found == sorted(found) and found[0] < found[-1]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't allocate memory: 9 bytes"), MemoryError(), OutOfMemoryError()])
+def test_the_largest_network_that_fits_into_memory_is_taken(play, error):
+    def time_step(data: object, config: Config) -> float:
+        if rung(config) > fitting:
+            raise error
+        return 1e-6
+
+    for fitting in (0, 2):
+        settings_ = OPEN | {"train.minutes": 5.0, "model.vocab_size": 257}
+        assert rung(check(chosen(settings_, choose_network(settings_, play, time_step)), {})) == fitting
+    fitting = -1
+    with pytest.raises(UserError, match="out of memory"):
+        choose_network(settings_, play, time_step)
 
 
 def test_more_text_never_gives_a_smaller_network(tmp_path):

@@ -60,11 +60,9 @@ def choose_threads(asked: str | int, parameters: int) -> int:
 
 def seed_dropout(seed: int, number: int, device: str) -> None:
     """Make the dropout of a batch a function of the seed and the batch's number."""
-    value = seed_for(seed, "dropout", number)
-    if device.startswith("cuda"):
-        torch.cuda.manual_seed(value)
-    else:
-        torch.default_generator.manual_seed(value)
+    everywhere = torch.manual_seed  # which on a CPU would note down each seed for GPUs that are never used
+    seeded = torch.default_generator.manual_seed if device == "cpu" else everywhere
+    seeded(seed_for(seed, "dropout", number))
 
 
 @contextmanager

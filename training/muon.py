@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.optim import Optimizer
 
 # a x + b x³ + c x⁵, one after another: each the closest to 1 that there is for all singular values which the one before
@@ -23,8 +24,8 @@ POLYNOMIALS = (
 class Muon(Optimizer):
     """Nesterov momentum, then the nearest orthogonal matrix as the step (Jordan et al. 2024); matrices only.
 
-    All matrices of one shape are taken together and, on a CPU, in float32; torch.optim.Muon, against which this
-    is tested, takes one after another in bfloat16.
+    All matrices of one shape are taken together and, on a CPU, in float32, divided among the processes that learn
+    together; torch.optim.Muon, against which this is tested, takes one after another in bfloat16.
     """
 
     def __init__(self, groups: list[dict[str, Any]], momentum: float, weight_decay: float) -> None:
@@ -46,10 +47,21 @@ class Muon(Optimizer):
         gradients = torch.stack([p.grad for p in same if p.grad is not None])
         memory = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in same]
         torch._foreach_lerp_(memory, list(gradients), 1 - momentum)
-        updates = orthogonal(gradients.lerp(torch.stack(memory), momentum))
+        updates = orthogonal_together(gradients.lerp(torch.stack(memory), momentum))
         rows, columns = same[0].shape
         for p, update in zip(same, updates, strict=True):
             p.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * math.sqrt(max(1, rows / columns)))
+
+
+def orthogonal_together(matrices: Float[Tensor, "N rows columns"]) -> Float[Tensor, "N rows columns"]:
+    """`orthogonal`; where several processes learn together, each takes some of the matrices and all get all."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return orthogonal(matrices)
+    mine = slice(dist.get_rank(), None, dist.get_world_size())
+    updates = torch.zeros_like(matrices)
+    updates[mine] = orthogonal(matrices[mine])
+    dist.all_reduce(updates)  # a sum in which each appears once
+    return updates
 
 
 def orthogonal(matrices: Float[Tensor, "N rows columns"]) -> Float[Tensor, "N rows columns"]:

@@ -106,7 +106,9 @@ def follow(world: World) -> Job | None:
 
 
 def time_share(time_step: TimeStep, world: World, data: Dataset, config: Config) -> float:
-    """Seconds that this process's share of a step takes; what the exchange of gradients adds is not measured."""
+    """Seconds of this process's share of a step; neither what exchanging gradients adds nor what dividing Muon's work
+    saves is measured.
+    """
     return time_step(data, change(config, accumulate=max(1, config.train.accumulate // world.size)))
 
 
@@ -125,8 +127,11 @@ def told(world: World) -> str:
 
 
 def join(world: World, device: str) -> None:
-    """Meet the other processes; `cuda` is from now on this process's own GPU. Raises UserError if it has none."""
+    """Meet the other processes; `cuda` is from now on this process's own GPU. Raises UserError if it has none, or an
+    Apple one."""
     cuda = device.startswith("cuda")
+    if device == "mps":
+        raise UserError("train.device: Apple's GPU can't share a step with another process; use --train.device cpu")
     if cuda:
         if device != "cuda" or world.local_rank >= torch.cuda.device_count():
             raise UserError(

@@ -38,10 +38,11 @@ def with_vocabulary(asked: Config, data: Dataset) -> Config:
 
 def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) -> tuple[Config, float]:
     """The same run with a value for every `auto`, and the seconds of one step as `time_step` measures them."""
-    train, config = asked.train, on_this_machine(asked)
+    train = asked.train
     if train.epochs is not None:
         per_epoch = data.count("train") / (train.batch_size * train.accumulate)
-        config = change(config, steps=math.ceil(train.epochs * per_epoch), epochs=None)
+        asked = change(asked, steps=math.ceil(train.epochs * per_epoch), epochs=None)
+    config = on_this_machine(asked)
     seconds = time_step(config)
     evaluations = EVALUATIONS
     if train.minutes is not None:

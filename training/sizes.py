@@ -10,9 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
-
 from configs.command import check, flatten, merge
+from configs.errors import UserError
 from configs.schema import Config, GPTConfig
 from data.corpus import open_corpus
 from data.dataset import Dataset
@@ -21,6 +20,7 @@ from data.shards import Prepared
 from data.text import Text
 from data.tokenizer import Tokenizer
 from training.clock import duration
+from training.device import memory_explained
 from training.plan import count_parameters, on_this_machine, require_memory
 from training.report import say
 
@@ -161,7 +161,7 @@ def choose_network(
     for size in LADDER[1:]:
         try:
             larger = try_size(size, settings, text, time_step)
-        except torch.OutOfMemoryError:
+        except UserError:  # it doesn't fit into memory
             break
         if larger.sizes == trial.sizes or larger.seen < TOKENS_EACH:
             break
@@ -178,7 +178,8 @@ def try_size(
     require_memory(config)
     assert isinstance(config.model, GPTConfig)
     train, parameters, T = config.train, count_parameters(config), config.model.context_length
-    seconds = time_step(Text(text, T, train.seed), on_this_machine(config))
+    with memory_explained(train):
+        seconds = time_step(Text(text, T, train.seed), on_this_machine(config))
     a_pass = text.counts["train"] / (train.batch_size * train.accumulate * T)
     steps = train.steps or round(train.epochs * a_pass if train.epochs else BUSY * 60 * (train.minutes or 0) / seconds)
     passes = max(1, steps) / a_pass
