@@ -29,7 +29,7 @@ def begin(launcher: list[str], *words: object) -> subprocess.Popen:
     """Start train.py in the current folder."""
     options = ["--"] if launcher != SINGLE else []  # else torchrun reads --run as its own --run-path
     command = [*launcher, *options, str(ROOT / "train.py"), *map(str, words)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
 
 def run(launcher: list[str], *words: object) -> tuple[int, str]:
@@ -189,8 +189,10 @@ def test_minutes_become_the_same_steps_for_all(tiny, workplace):
 @pytest.mark.campaign
 @pytest.mark.timeout(600)
 def test_a_plan_is_said_once_and_writes_nothing(tiny, workplace):
-    code, err = run(DOUBLE, *tiny, "--train.accumulate", 2, "--dry-run")
-    assert code == 0 and err.count("parameters") == 1 and not (workplace / "runs").exists(), err
+    process = begin(DOUBLE, *tiny, "--train.accumulate", 2, "--dry-run")
+    out, err = process.communicate(timeout=250)
+    assert process.returncode == 0 and err == "", err
+    assert out.count("parameters") == 1 and not (workplace / "runs").exists()
 
 
 @pytest.mark.campaign
