@@ -60,8 +60,8 @@ def choose_threads(asked: str | int, parameters: int) -> int:
 
 def seed_dropout(seed: int, number: int, device: str) -> None:
     """Make the dropout of a batch a function of the seed and the batch's number."""
-    everywhere = torch.manual_seed  # which on a CPU would note down each seed for GPUs that are never used
-    seeded = torch.default_generator.manual_seed if device == "cpu" else everywhere
+    # torch.manual_seed seeds all devices; on a CPU it would note down each seed for GPUs that are never used.
+    seeded = torch.default_generator.manual_seed if device == "cpu" else torch.manual_seed
     seeded(seed_for(seed, "dropout", number))
 
 
