@@ -57,7 +57,7 @@ def test_each_polynomial_is_the_closest_to_one_for_all_that_the_one_before_leave
 @pytest.mark.parametrize("shape", [(1, 1, 64), (1, 8, 512), (1, 128, 128)])
 @pytest.mark.parametrize("rank", [1, 2])
 def test_in_bfloat16_no_matrix_explodes_however_low_its_rank(shape, rank):
-    """A GPU makes the steps in bfloat16, where rank one means a singular value of 1, at the interval's end."""
+    """Rank one means a singular value of 1, at the interval's end, and rounding leads beyond it."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         left, right = (
@@ -65,6 +65,20 @@ def test_in_bfloat16_no_matrix_explodes_however_low_its_rank(shape, rank):
             torch.randn(1, rank, shape[2], generator=generator),
         )
         assert torch.linalg.matrix_norm(orthogonal((left @ right).bfloat16()).float(), 2) < 1.6
+
+
+def test_a_step_in_bfloat16_is_that_of_float32_but_for_its_rounding():
+    """Over matrices of a network's size, where it averages out: 0.02 to 0.04 of the step's length over 40 seeds."""
+    generator = torch.Generator().manual_seed(5)
+    for shape in [(128, 128), (512, 128), (256, 1024)]:
+        gradient, steps = torch.randn(shape, generator=generator), []
+        for dtype in (torch.float32, torch.bfloat16):
+            p = nn.Parameter(torch.zeros(shape))
+            p.grad = gradient.clone()
+            Muon([{"params": [p], "lr": 1.0}], 0.9, 0.0, dtype).step()
+            assert p.dtype == torch.float32
+            steps.append(p.detach())
+        assert 0 < (steps[1] - steps[0]).norm() < 0.05 * steps[0].norm()
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 20, 5), (2, 5, 20)])

@@ -56,7 +56,9 @@ def build_learner(config: Config, data: Dataset, world: World = ALONE) -> Learne
     model = build_network(config).to(train.device)
     parameters = [p for p in model.parameters() if p.requires_grad]
     forward, shared = replicate(model, train, world)
-    return Learner(config, data, model, forward, parameters, build_optimizers(model, config.optim), world, shared)
+    products = torch.bfloat16 if train.dtype == "bfloat16" else torch.float32
+    optimizers = build_optimizers(model, config.optim, products)
+    return Learner(config, data, model, forward, parameters, optimizers, world, shared)
 
 
 def replicate(model: nn.Module, train: TrainConfig, world: World) -> tuple[Forward, nn.Module | None]:

@@ -24,12 +24,15 @@ POLYNOMIALS = (
 class Muon(Optimizer):
     """Nesterov momentum, then the nearest orthogonal matrix as the step (Jordan et al. 2024); matrices only.
 
-    All matrices of one shape are taken together and, on a CPU, in float32, divided among the processes that learn
-    together; torch.optim.Muon, against which this is tested, takes one after another in bfloat16.
+    All matrices of one shape are taken together, in the precision of the model's own products, divided among the
+    processes that learn together; torch.optim.Muon, against which this is tested, takes one after another in bfloat16.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], momentum: float, weight_decay: float, dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__(groups, {"momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -47,7 +50,7 @@ class Muon(Optimizer):
         gradients = torch.stack([p.grad for p in same if p.grad is not None])
         memory = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in same]
         torch._foreach_lerp_(memory, list(gradients), 1 - momentum)
-        updates = orthogonal_together(gradients.lerp(torch.stack(memory), momentum))
+        updates = orthogonal_together(gradients.lerp(torch.stack(memory), momentum).to(self.dtype))
         rows, columns = same[0].shape
         for p, update in zip(same, updates, strict=True):
             p.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * math.sqrt(max(1, rows / columns)))
@@ -68,9 +71,8 @@ def orthogonal(matrices: Float[Tensor, "N rows columns"]) -> Float[Tensor, "N ro
     """Nearly U Vᵀ for each matrix U S Vᵀ, by Newton and Schulz's iteration: singular values become about 1."""
     tall = matrices.size(-2) > matrices.size(-1)
     x = matrices.mT if tall else matrices
-    x = x.bfloat16() if x.is_cuda else x
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for a, b, c in POLYNOMIALS:
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).to(matrices.dtype)
+    return x.mT if tall else x

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 
@@ -39,10 +40,11 @@ OPTIMIZERS: dict[str, Callable[[Groups, OptimConfig, bool], Optimizer]] = {
 }
 
 
-def build_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
+def build_optimizers(model: nn.Module, config: OptimConfig, dtype: torch.dtype = torch.float32) -> list[Optimizer]:
     """The optimiser that the config names; for "muon" two of them, its own and adamw for all the rest.
 
-    Weight decay is for matrices alone: biases and gains are left as they are.
+    Weight decay is for matrices alone: biases and gains are left as they are. `dtype` is that of the products in
+    which Muon's steps become orthogonal.
     """
     rest = [p for p in model.parameters() if p.requires_grad]
     fused = all(p.device.type in ("cpu", "cuda") for p in rest)
@@ -55,7 +57,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
     optimizers: list[Optimizer] = []
     if hidden:
         groups = [{"params": hidden, "lr": config.muon_lr, "peak_lr": config.muon_lr}]
-        optimizers.append(Muon(groups, momentum=config.momentum or 0.95, weight_decay=config.weight_decay))
+        optimizers.append(Muon(groups, config.momentum or 0.95, config.weight_decay, dtype))
     if others:
         optimizers.append(adamw(groups_of(others, config), config, fused))
     return optimizers
