@@ -135,6 +135,6 @@ def clip(parameters: list[nn.Parameter], longest: float) -> Tensor:
     """The gradient's length over all parameters; a longer one than `longest` is scaled down to it (0: never)."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
-    if longest:
+    if longest and norm > longest:  # torch's would read and write all of them in any case
         nn.utils.clip_grads_with_norm_(parameters, longest, norm)
     return norm
