@@ -73,7 +73,7 @@ class TransformerSettings(Settings):
     norm: Literal["pre", "post"] = "pre"
     """layer norm before each sub-layer, or after the residual sum as in the original transformer"""
     dropout: Probability = 0.0
-    """share of activations dropped in training"""
+    """share of the embedding's and of each sub-layer's output dropped in training; attention's patterns stay whole"""
     bias: bool = True
     """biases in the linear layers and layer norms"""
     tied: bool = True

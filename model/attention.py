@@ -55,7 +55,6 @@ class CausalSelfAttention(nn.Module):
             from model.position import Rotation
 
             self.turn = Rotation(config.context_length, C // config.n_head)
-        self.dropout = config.dropout
 
     def split(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B H T D"]:
         """Give each head its own D = C / H numbers of every vector."""
@@ -68,6 +67,5 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         (q, k), v = self.queries_and_keys(x), self.split(self.value(x))
-        p = self.dropout if self.training else 0.0
-        heads = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=p)
+        heads = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.out(heads.transpose(1, 2).flatten(-2))

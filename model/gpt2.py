@@ -118,7 +118,7 @@ class GPT2Config(Settings):
         return self
 
     def ours(self) -> GPTConfig:
-        """The network in our terms. Dropout, which is one number here, is the least of their three.
+        """The network in our terms; dropout, one number that leaves patterns whole, is the less of their other two.
 
         Raises ValueError for sizes that no network has.
         """
@@ -129,7 +129,7 @@ class GPT2Config(Settings):
             vocab_size=self.vocab_size,
             context_length=self.n_positions,
             activation=ACTIVATIONS[self.activation_function],
-            dropout=min(self.embd_pdrop, self.attn_pdrop, self.resid_pdrop),
+            dropout=min(self.embd_pdrop, self.resid_pdrop),
             tied=self.tie_word_embeddings,
         )
 
@@ -155,7 +155,7 @@ def gpt2_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
         n_head=config.n_head,
         activation_function=their_activation(config),
         embd_pdrop=config.dropout,
-        attn_pdrop=config.dropout,
+        attn_pdrop=0.0,
         resid_pdrop=config.dropout,
         tie_word_embeddings=config.tied,
     )

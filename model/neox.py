@@ -43,7 +43,7 @@ def neox_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
         "num_attention_heads": config.n_head,
         "hidden_act": their_activation(config),
         "hidden_dropout": config.dropout,
-        "attention_dropout": config.dropout,
+        "attention_dropout": 0.0,
         "tie_word_embeddings": config.tied,
         "use_parallel_residual": False,
         "rotary_pct": 1.0,

@@ -40,14 +40,12 @@ def block_activations(model: GPTConfig, single: int, half: int) -> int:
     """Bytes that one block keeps of one token for the way back; `half` is what the matrix products take and give.
 
     The vector before each norm; q, k, v and the heads' findings; what goes into every product; with gelu what went
-    into that as well. Dropout keeps its masks, and attention with dropout keeps whole patterns (three for each head).
+    into that as well. Dropout keeps its masks.
     """
     C = model.n_embd
     inside = 4 if model.activation in SQUASHING else 8
     kept = 2 * C * single + (6 + inside) * C * half + model.n_head * single
-    if model.dropout:
-        kept += 2 * C * single + 3 * model.n_head * model.context_length * half
-    return kept
+    return kept + 2 * C * single * (model.dropout > 0)
 
 
 def activations(config: Config) -> int:
