@@ -1,23 +1,27 @@
 """Tokens per second of training, beside others: python -m benchmarks.training [SIZE...] [--turns 7].
 
-A plain loop in float32 around the same network, Hugging Face's GPT-2 with its own loop (eager, bfloat16 autocast,
-compiled), ours as `train.py` makes its steps, and ours compiled: all in one process, in turn, a step each, medians.
-Peaks of memory come from a process for each. Results go to benchmarks/results/training.json.
+A plain loop in float32 around the same network, Hugging Face's GPT-2 with its own loop, ours as `train.py` makes its
+steps, each in float32 and in bfloat16, eager and compiled, all in one process, and ours by two: in turn, a step each,
+medians. Peaks of memory come from a process for each. Results go to benchmarks/results/training.json.
 """
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.nn import functional as F
 
 import train
@@ -28,6 +32,8 @@ from data.dataset import Dataset
 from model import GPTConfig
 from training.compiled import compiled
 from training.learner import build_learner
+from training.parallel import join
+from training.world import World
 
 SIZES: dict[str, tuple[dict[str, int], int]] = {  # the network, and windows in a step
     "0.8M": ({"n_layer": 4, "n_head": 4, "n_embd": 128, "context_length": 64, "vocab_size": 65}, 12),
@@ -80,6 +86,35 @@ def ours(size: str, **settings: Any) -> Step:
     assert isinstance(config.model, GPTConfig)
     data: Dataset = Noise(config.model)  # type: ignore[assignment]
     return partial(train.update, build_learner(config, data))
+
+
+class TwoProcesses:
+    """Half of a step each, on one thread, as two processes that torchrun starts."""
+
+    def __init__(self, size: str, **settings: Any) -> None:
+        context, store = multiprocessing.get_context("spawn"), tempfile.mkdtemp() + "/store"
+        self.pipes = []
+        for rank in range(2):
+            mine, theirs = context.Pipe()
+            context.Process(target=half_a_step, args=(rank, store, theirs, size, settings), daemon=True).start()
+            self.pipes.append(mine)
+
+    def __call__(self, number: int) -> None:
+        for pipe in self.pipes:
+            pipe.send(number)
+        for pipe in self.pipes:
+            pipe.recv()
+
+
+def half_a_step(rank: int, store: str, pipe: Connection, size: str, settings: dict[str, Any]) -> None:
+    """One of the two: share a step whenever its number comes."""
+    world = World(rank, 2, rank, dist.FileStore(store, 2))
+    join(world, "cpu")
+    config = config_of(size, batch_size=SIZES[size][1] // 2, accumulate=2, threads=1, **settings)
+    assert isinstance(config.model, GPTConfig)
+    learner = build_learner(config, Noise(config.model), world)  # type: ignore[arg-type]
+    while True:
+        pipe.send(train.update(learner, pipe.recv()))
 
 
 def loop(model: nn.Module, logits: Callable[[Tensor], Tensor], size: str, autocast: bool = False) -> Step:
@@ -137,16 +172,23 @@ WAYS: dict[str, Callable[[str], Step]] = {
     "huggingface": huggingface,
     "huggingface_compiled": partial(huggingface, compile=True),
     "huggingface_bfloat16": partial(huggingface, autocast=True),
+    "huggingface_bfloat16_compiled": partial(huggingface, autocast=True, compile=True),
     "ours": ours,
     "ours_gelu": partial(ours, activation="gelu"),
     "ours_compiled": partial(ours, compile="on"),
     "ours_bfloat16": partial(ours, dtype="bfloat16"),
+    "ours_bfloat16_gelu": partial(ours, dtype="bfloat16", activation="gelu"),
+    "ours_bfloat16_compiled": partial(ours, dtype="bfloat16", compile="on"),
+}
+SHARED: dict[str, Callable[[str], Step]] = {  # for steps of more than one window
+    "ours_two_processes": TwoProcesses,
+    "ours_two_processes_bfloat16": partial(TwoProcesses, dtype="bfloat16"),
 }
 
 
 def alternating(size: str, turns: int, ways: list[str]) -> dict[str, Any]:
     """Median seconds of a step for each way, and tokens per second; the ways take turns."""
-    times = in_turn({name: WAYS[name](size) for name in ways}, turns)
+    times = in_turn({name: (WAYS | SHARED)[name](size) for name in ways}, turns)
     network, windows = SIZES[size]
     tokens = windows * network["context_length"]
     seconds = {name: statistics.median(found[SKIPPED:]) for name, found in times.items()}
@@ -192,19 +234,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sizes", nargs="*", metavar="SIZE", help=f"of {', '.join(SIZES)} (default: all)")
     parser.add_argument(
-        "--ways", nargs="*", default=[], choices=list(WAYS), help="(default: all; plain is always there)"
+        "--ways", nargs="*", default=[], choices=list(WAYS | SHARED), help="(default: all; plain is always there)"
     )
     parser.add_argument("--turns", type=int, default=7)
     asked = parser.parse_args()
     if unknown := set(asked.sizes) - SIZES.keys():
         raise UserError(f"{unknown.pop()} is not one of {', '.join(SIZES)}")
-    ways = [way for way in WAYS if way in {"plain", *(asked.ways or WAYS)}]
     file = RESULTS / "training.json"
     result = json.loads(file.read_text()) if file.exists() else {"figure": "training"}
     for size in asked.sizes or SIZES:
+        there = list(WAYS if SIZES[size][1] == 1 else WAYS | SHARED)
+        ways = [way for way in there if way in {"plain", *(asked.ways or there)}]
         row = alternating(size, asked.turns, ways)
         row["peak_megabytes"] = {way: round(peak(size, way)) for way in ("plain", "huggingface", "ours")}
-        result[size if ways == list(WAYS) else f"{size}: {', '.join(ways)}"] = row | {"machine": about()}
+        result[size if ways == there else f"{size}: {', '.join(ways)}"] = row | {"machine": about()}
         file.write_text(json.dumps(result, indent=1) + "\n")
         print(json.dumps(row, indent=1))
 
