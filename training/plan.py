@@ -22,6 +22,7 @@ TRIAL_SECONDS, TRIAL_STEPS = 1.0, 20
 LONG = 5.0  # seconds of a step that is not made again to be timed
 EVALUATING = 0.4  # of a step's time that a batch takes in an evaluation, which has no backward pass
 SAVING = 4 * 10**8  # bytes of a checkpoint that are written, hashed and synced in a second
+AROUND = 2.0  # seconds of a run for the first step's memory, the curves and the way out
 BYTES_EACH = 4  # a float32: a weight, its gradient, a moment
 MOMENTS = {"sgd": 0, "rmsprop": 1, "adam": 2, "adamw": 2, "muon": 1}  # that are kept of each gradient, at least
 
@@ -110,13 +111,13 @@ def evaluation_seconds(config: Config, data: Dataset, seconds: float) -> float:
 
 
 def run_seconds(config: Config, data: Dataset, seconds: float) -> float:
-    """Seconds of a whole run whose steps take so many each: steps, evaluations, checkpoints."""
+    """Seconds of a whole run whose steps take so many each: steps, evaluations, checkpoints, and all around them."""
     train, evaluation = config.train, evaluation_seconds(config, data, seconds)
     assert train.steps is not None and train.eval_every and train.save_every
     looks, saves = (1 + math.ceil(train.steps / every) for every in (train.eval_every, train.save_every))
     count, learning = counts(config)
     checkpoint = BYTES_EACH * (count + MOMENTS[config.optim.name] * learning) / SAVING
-    return train.steps * seconds + looks * evaluation + saves * checkpoint
+    return train.steps * seconds + looks * evaluation + saves * checkpoint + AROUND
 
 
 def counts(config: Config) -> tuple[int, int]:
