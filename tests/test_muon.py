@@ -9,7 +9,11 @@ import torch
 from scipy.optimize import linprog
 from torch import nn
 
+from configs.schema import Config
+from data.tokenizer import ByteTokenizer
+from tests.conftest import text_of
 from training import muon
+from training.learner import build_learner
 from training.muon import POLYNOMIALS, Muon, orthogonal, orthogonal_together
 
 SHAPES = [(6, 6), (6, 6), (12, 6), (6, 12), (12, 6)]
@@ -79,6 +83,23 @@ def test_a_step_in_bfloat16_is_that_of_float32_but_for_its_rounding():
             assert p.dtype == torch.float32
             steps.append(p.detach())
         assert 0 < (steps[1] - steps[0]).norm() < 0.05 * steps[0].norm()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_makes_its_steps_orthogonal_in_its_own_precision(monkeypatch, dtype):
+    network = {"kind": "gpt", "n_layer": 1, "n_head": 1, "n_embd": 8, "context_length": 4, "vocab_size": 256}
+    run = {"dtype": dtype, "threads": 1, "steps": 1, "device": "cpu"}
+    config = Config.model_validate(
+        {"model": network, "data": {"path": "none"}, "optim": {"name": "muon"}, "train": run}
+    )
+    learner = build_learner(config, text_of(["a few letters"], ByteTokenizer(), context_length=4))
+    seen = []
+    monkeypatch.setattr(muon, "orthogonal", lambda some: seen.append(some.dtype) or orthogonal(some))
+    for p in learner.parameters:
+        p.grad = torch.ones_like(p)
+    for optimizer in learner.optimizers:
+        optimizer.step()
+    assert set(seen) == {getattr(torch, dtype)}
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 20, 5), (2, 5, 20)])
