@@ -65,6 +65,27 @@ def test_two_processes_with_a_batch_each_equal_one_with_both_bit_for_bit(tiny, w
     assert len(lines) == len(set(lines)) == 12 + 4 + 2  # steps, evaluations, the plan and the end; each said once
 
 
+AT_THE_END = f"""
+import atexit, os, pathlib, runpy
+def note():
+    names = [task.joinpath("comm").read_text().strip() for task in pathlib.Path("/proc/self/task").iterdir()]
+    pathlib.Path("threads" + os.environ["RANK"]).write_text(" ".join(names))
+atexit.register(note)
+runpy.run_path({str(ROOT / "train.py")!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_no_thread_of_gloo_outlives_the_group_and_aborts_a_process_that_is_done(tiny, workplace):
+    (workplace / "noting.py").write_text(AT_THE_END)
+    words = ["--", "noting.py", *tiny, "--train.accumulate", "2", "--train.steps", "2", "--run", "r"]
+    environment = ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([*DOUBLE, *words], check=True, capture_output=True, timeout=250, env=environment)
+    for rank in (0, 1):
+        names = (workplace / f"threads{rank}").read_text()
+        assert "python" in names and "gloo" not in names
+
+
 def test_a_step_that_cant_be_shared_is_one_line_and_leaves_no_folder(tiny, workplace):
     code, err = run(DOUBLE, *tiny, "--run", "r")
     assert code == 1  # torchrun's own

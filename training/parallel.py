@@ -18,6 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+
+# Imported before there is a group: its functions have the group of that moment as their default, and one that they hold
+# outlives destroy_process_group, until gloo's threads abort a process that is done (1 of 13). DDP imports it too late.
+from torch.distributed.nn import functional  # noqa: F401
 from torch.nn.parallel import DistributedDataParallel
 
 from configs.errors import UserError, spoken_once
