@@ -9,17 +9,19 @@ from torch.nn import functional as F
 
 from configs.schema import GPTConfig
 
+Heads = Float[Tensor, "B H T D"]  # numbers of each head, its D for each of T positions, in each of B texts
+SHORT = 512  # positions; from twice as many on, stored patterns save no time and take much memory
+
 
 def attention_scores(q: Float[Tensor, "... T D"], k: Float[Tensor, "... S D"]) -> Float[Tensor, "... T S"]:
     """How well each key answers each query: all dot products, scaled so that softmax is not saturated."""
-    return q @ k.mT / math.sqrt(q.size(-1))  # QKᵀ / √D
+    return (q / math.sqrt(q.size(-1))) @ k.mT  # QKᵀ / √D, divided where there are fewer numbers
 
 
 def hide_future(scores: Float[Tensor, "... T S"]) -> Float[Tensor, "... T S"]:
     """-inf wherever the key stands after the query; the last query stands beside the last key."""
     T, S = scores.shape[-2:]
-    future = torch.ones(T, S, dtype=torch.bool, device=scores.device).triu(1 + S - T)
-    return scores.masked_fill(future, -torch.inf)
+    return scores + scores.new_full((T, S), -torch.inf).triu(1 + S - T)
 
 
 def attention_pattern(
@@ -35,11 +37,20 @@ def attention_pattern(
     return scores.softmax(dim=-1)
 
 
+def attend(q: Heads, k: Heads, v: Heads) -> Heads:
+    """What each position takes from the earlier ones: their values, weighted by its row of the pattern.
+
+    The fused kernel never stores the pattern. Its way back is slow in bfloat16 on CPUs, where short ones are stored.
+    """
+    if v.is_cpu and v.requires_grad and v.dtype == torch.bfloat16 and v.size(-2) <= SHORT:
+        return attention_pattern(q, k) @ v
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
 class CausalSelfAttention(nn.Module):
     """H heads look at the same vectors in H subspaces; their findings are concatenated and projected back.
 
     In the lesson's words a head's slice of `value` is its Value-down and its slice of `out` its Value-up.
-    The fused kernel computes `attention_pattern(q, k) @ v` without ever storing the pattern.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -56,16 +67,15 @@ class CausalSelfAttention(nn.Module):
 
             self.turn = Rotation(config.context_length, C // config.n_head)
 
-    def split(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B H T D"]:
+    def split(self, x: Float[Tensor, "B T C"]) -> Heads:
         """Give each head its own D = C / H numbers of every vector."""
         return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
 
-    def queries_and_keys(self, x: Float[Tensor, "B T C"]) -> tuple[Float[Tensor, "B H T D"], Float[Tensor, "B H T D"]]:
+    def queries_and_keys(self, x: Float[Tensor, "B T C"]) -> tuple[Heads, Heads]:
         """What each position asks and answers to, in each head; turned by its place if positions are rotary."""
         q, k = self.split(self.query(x)), self.split(self.key(x))
         return (self.turn(q), self.turn(k)) if self.turn else (q, k)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         (q, k), v = self.queries_and_keys(x), self.split(self.value(x))
-        heads = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out(heads.transpose(1, 2).flatten(-2))
+        return self.out(attend(q, k, v).transpose(1, 2).flatten(-2))

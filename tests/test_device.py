@@ -18,6 +18,8 @@ from training.device import choose_compile, choose_dtype, seed_dropout
         ({"avx512_bf16": True}, 10_700_000, "bfloat16"),
         ({"amx_bf16": True}, 10_700_000, "bfloat16"),
         ({"avx512_bf16": True}, 800_000, "float32"),
+        ({"avx512_bf16": True, "amx_bf16": True}, 800_000, "bfloat16"),
+        ({"amx_bf16": True}, 100_000, "float32"),
         ({"avx512_f": True, "avx512_bf16": False}, 10_700_000, "float32"),
     ],
 )

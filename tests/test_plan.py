@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from configs.command import check, read
 from configs.schema import Config
+from model import attention
 from tests.conftest import ROOT
 from tests.test_mistakes import one_line
 from training import dryrun, footprint, loss, plan
@@ -75,9 +76,10 @@ def test_the_operations_are_those_that_torch_counts(kind):
     assert flops(config) * targets_in_a_step(config) == pytest.approx(counter.get_total_flops(), rel=0.03)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", DENSE)
-def test_the_activations_are_what_torch_keeps_for_the_way_back(kind):
-    config = config_of(GPT, DENSE[kind])
+def test_the_activations_are_what_torch_keeps_for_the_way_back(kind, dtype):
+    config = config_of(GPT, DENSE[kind], {"train.dtype": dtype})
     network, (x, _) = build_network(config), a_batch(config)
     weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
     kept: dict[int, torch.Tensor] = {}
@@ -87,11 +89,12 @@ def test_the_activations_are_what_torch_keeps_for_the_way_back(kind):
             kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with saved, torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
         network.vectors(x)
     there = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     tokens = config.train.batch_size * config.model.context_length
-    passing = block_activations(config.model, 4, 4) * tokens  # gradients, as many as a block's
+    passing = block_activations(config) * tokens  # gradients, as many as a block's
     assert activations(config) - passing == pytest.approx(there, rel=0.05)
 
 
@@ -134,8 +137,8 @@ def test_what_does_not_fit_is_offered_in_the_largest_batches_that_do():
     assert in_smaller_batches(config, peak(1) - 1) is None
 
 
-def test_logits_are_taken_in_parts_from_where_the_loss_does_it():
-    assert footprint.IN_PARTS == loss.AT_ONCE
+def test_the_plan_takes_logits_in_parts_and_stores_patterns_where_the_run_does():
+    assert (footprint.IN_PARTS, footprint.PATTERNS) == (loss.AT_ONCE, attention.SHORT)
 
 
 def test_gpt_3_takes_the_operations_of_its_paper():

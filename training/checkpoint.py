@@ -226,11 +226,10 @@ def optimizer_tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str
 def load_optimizers(checkpoint: Checkpoint, model: nn.Module, optimizers: list[Optimizer]) -> None:
     """Give the optimisers back what they remembered. Raises Damaged if it does not fit the model."""
     file = checkpoint.folder / "optimizer.safetensors"
-    tensors = read_tensors(file, None)
     named = dict(model.named_parameters())
     names = {p: name for name, p in named.items()}
     memory: dict[str, dict[str, Tensor]] = {}
-    for full, tensor in tensors.items():
+    for full, tensor in read_tensors(file, None).items():
         name, _, key = full.rpartition("/")
         if name not in named or (tensor.ndim and tensor.shape != named[name].shape):
             raise Damaged(checkpoint.folder, f"{file.name}: {full} does not belong to this network")

@@ -1,5 +1,6 @@
 """Where and how numbers are computed: device, precision, threads, compilation, and dropout's random state."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,8 +11,9 @@ from configs.schema import TrainConfig
 from data.seeds import seed_for
 
 TINY = 100_000  # parameters; below, a second thread costs more than it gives
-# Parameters; in bfloat16 a step of 0.8 million took 1.12 of float32's time, of 1.8 million 0.64, of 10.7 million 0.42.
-LARGE = 1_500_000
+# Parameters from where a step gains by bfloat16, by what a processor has for it; on one with AMX it took 0.98 of
+# float32's time with 0.4 million, 0.81 with 0.8, 0.59 with 1.8 and 0.42 with 10.7. The last is ARM's.
+LARGE = {"amx_bf16": 500_000, "avx512_bf16": 1_500_000, "bf16": 1_500_000}
 REPAID = 2_000  # steps after which torch.compile has earned its minute on a GPU
 
 
@@ -33,14 +35,14 @@ def choose_dtype(asked: str, device: str, parameters: int) -> str:
     if device.startswith("cuda"):
         gains = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        gains = device == "cpu" and parameters >= LARGE and processor_has_bf16()
+        gains = device == "cpu" and parameters >= large()
     return "bfloat16" if gains else "float32"
 
 
-def processor_has_bf16() -> bool:
-    """Whether the processor multiplies matrices of bfloat16 itself; torch also emulates it, several times slower."""
+def large() -> float:
+    """Parameters from where this processor gains by bfloat16; one without it is several times slower in it."""
     has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(has.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # bf16 is ARM's
+    return min((border for name, border in LARGE.items() if has.get(name)), default=math.inf)
 
 
 def choose_compile(asked: str, device: str, steps: int) -> str:

@@ -51,7 +51,6 @@ def evaluate(
     batch. The model is in eval mode meanwhile, so that dropout is off. The processes of `world` take turns with the
     batches and all get the result, which is the same, bit for bit, as that of one process.
     """
-    forward = forward or model
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -66,7 +65,7 @@ def evaluate(
         if turn != world.rank:
             continue
         x, y = x.to(device), y.to(device)
-        logits = forward(x)
+        logits = (forward or model)(x)
         counted = int((y != IGNORED).sum())
         totals[-1] = float(loss(logits, y)) * counted
         right += int((logits.argmax(dim=-1) == y).sum())

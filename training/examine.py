@@ -38,7 +38,6 @@ def scores(learner: Learner, split: str, stop: Callable[[], bool] = lambda: Fals
 
 def examine(learner: Learner, run: Run, step: int, stop: Callable[[], bool]) -> None:
     """Evaluate at this step, whose checkpoint is on disk already; write down what is found."""
-    keep = learner.config.train.keep
     found = scores(learner, "val", stop) if learner.data.count("val") else None
     if found == {} or not learner.world.leads:
         return
@@ -52,7 +51,7 @@ def examine(learner: Learner, run: Run, step: int, stop: Callable[[], bool]) -> 
             checkpoint.set_best(run.checkpoints, step)
         if advice := rising(losses):
             say(advice)
-    checkpoint.prune(run.checkpoints, keep)
+    checkpoint.prune(run.checkpoints, learner.config.train.keep)
     show_sample(learner, run, step)
 
 

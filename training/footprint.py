@@ -14,6 +14,7 @@ LOGIT_COPIES = 4  # logits, their log-softmax, and the gradients of both, all th
 IN_PARTS = 2**22  # logits; more than that are taken in parts, and then there are fewer copies, and some of a part
 COPIES_IN_PARTS, COPIES_OF_A_PART = 2.5, 5  # measured with 50,257 tokens, 256 and 2,000 rows
 STACKS = 4  # of the hidden matrices of one shape while Muon makes their step orthogonal
+PATTERNS = 512  # positions; on a CPU attention's patterns are stored in bfloat16 up to there
 PROGRAM = 215 * 10**6  # bytes of code and caches that training adds to an imported torch (2.14 on Linux)
 SQUASHING = ("sigmoid", "relu", "tanh")  # their gradient needs the output alone; gelu's needs the input too
 LARGEST_BATCH = 4096  # of those looked at for one that fits
@@ -36,16 +37,28 @@ class Memory(NamedTuple):
     """bytes of keys and values that sampling keeps for a full context"""
 
 
-def block_activations(model: GPTConfig, single: int, half: int) -> int:
-    """Bytes that one block keeps of one token for the way back; `half` is what the matrix products take and give.
+def half(config: Config) -> int:
+    """Bytes of a number that matrix products take and give."""
+    return HALF if config.train.dtype == "bfloat16" else SINGLE
 
-    The vector before each norm; q, k, v and the heads' findings; what goes into every product; with gelu what went
-    into that as well. Dropout keeps its masks.
+
+def block_activations(config: Config) -> int:
+    """Bytes that one block keeps of one token for the way back.
+
+    The vector before each norm; q, k, v and the heads' findings; what goes into every product, rounded for each of
+    the three that attention begins with; with gelu what went into that as well. Dropout keeps its masks, attention
+    its patterns where it stores them.
     """
+    model, each = config.model, half(config)
+    assert isinstance(model, GPTConfig)
     C = model.n_embd
     inside = 4 if model.activation in SQUASHING else 8
-    kept = 2 * C * single + (6 + inside) * C * half + model.n_head * single
-    return kept + 2 * C * single * (model.dropout > 0)
+    kept = 2 * C * SINGLE + (6 + inside) * C * each + model.n_head * SINGLE
+    if each == HALF:
+        kept += 2 * C * HALF
+        if model.context_length <= PATTERNS and not on_gpu(config):
+            kept += model.n_head * model.context_length * HALF
+    return kept + 2 * C * each * (model.dropout > 0)
 
 
 def activations(config: Config) -> int:
@@ -53,13 +66,18 @@ def activations(config: Config) -> int:
 
     One block more is counted for the gradients that pass through. Frozen parts count as if they learned.
     """
-    model, half = config.model, HALF if config.train.dtype == "bfloat16" else SINGLE
+    model, each = config.model, half(config)
     if isinstance(model, MLPConfig):
         return config.train.batch_size * SINGLE * (model.sizes[0] + 2 * sum(model.sizes[1:-1]))
     assert isinstance(model, GPTConfig)
-    blocks = (model.n_layer + 1) * block_activations(model, SINGLE, half)
-    casts = HALF * sum(p.count for p in parameters(model) if len(p.shape) == 2) if half == HALF else 0
-    return config.train.batch_size * model.context_length * (blocks + model.n_embd * (SINGLE + half)) + casts
+    blocks = (model.n_layer + 1) * block_activations(config)
+    casts = HALF * sum(p.count for p in parameters(model) if len(p.shape) == 2) if each == HALF else 0
+    return config.train.batch_size * model.context_length * (blocks + model.n_embd * (SINGLE + each)) + casts
+
+
+def on_gpu(config: Config) -> bool:
+    """Whether the run is for a GPU of NVIDIA's or AMD's."""
+    return str(config.train.device).startswith("cuda")
 
 
 def logits(config: Config) -> int:
@@ -85,7 +103,7 @@ def memory_of(config: Config) -> Memory:
     count, learning, kept = count_parameters(config), count_parameters(config, learning=True), moments(config)
     weights, gradients, state = SINGLE * count, SINGLE * learning, SINGLE * kept
     back, once = activations(config), logits(config)
-    scores, copies = logit_memory(once, config.train.dtype == "bfloat16")
+    scores, copies = logit_memory(once, half(config) == HALF)
     batch = config.train.batch_size
     examples = f"{batch:,} image{'s' * (batch > 1)}"
     cache, twice = 0, 0
@@ -94,7 +112,7 @@ def memory_of(config: Config) -> Memory:
         cache = 2 * SINGLE * model.n_layer * model.context_length * model.n_embd
         if model.tied and what_learns(config)[0].learns:  # its gradient comes from both ends, and then their sum
             twice = 2 * SINGLE * model.vocab_size * model.n_embd
-    program = 0 if str(config.train.device).startswith("cuda") else PROGRAM
+    program = 0 if on_gpu(config) else PROGRAM
     parts = [
         Part("weights", weights, f"{count:,} x {SINGLE} bytes"),
         Part(

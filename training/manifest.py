@@ -82,9 +82,7 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, ValidationError, RecursionError) as error:
         raise Damaged(folder, str(error).splitlines()[0]) from error
     if manifest.tokenizer and manifest.tokenizer != tokenizer_hash(folder.parent):
-        raise UserError(
-            f"{folder} was trained with another tokenizer.json than the one beside it now; put that back", 1
-        )
+        raise UserError(f"{folder} was trained with another tokenizer.json than the one there now; put that back", 1)
     return manifest
 
 
