@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -113,8 +114,9 @@ def half_a_step(rank: int, store: str, pipe: Connection, size: str, settings: di
     config = config_of(size, batch_size=SIZES[size][1] // 2, accumulate=2, threads=1, **settings)
     assert isinstance(config.model, GPTConfig)
     learner = build_learner(config, Noise(config.model), world)  # type: ignore[arg-type]
-    while True:
-        pipe.send(train.update(learner, pipe.recv()))
+    with suppress(EOFError):  # when the one who asks has gone
+        while True:
+            pipe.send(train.update(learner, pipe.recv()))
 
 
 def loop(model: nn.Module, logits: Callable[[Tensor], Tensor], size: str, autocast: bool = False) -> Step:
@@ -179,6 +181,7 @@ WAYS: dict[str, Callable[[str], Step]] = {
     "ours_bfloat16": partial(ours, dtype="bfloat16"),
     "ours_bfloat16_gelu": partial(ours, dtype="bfloat16", activation="gelu"),
     "ours_bfloat16_compiled": partial(ours, dtype="bfloat16", compile="on"),
+    "ours_bfloat16_gelu_compiled": partial(ours, dtype="bfloat16", activation="gelu", compile="on"),
 }
 SHARED: dict[str, Callable[[str], Step]] = {  # for steps of more than one window
     "ours_two_processes": TwoProcesses,

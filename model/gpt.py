@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from configs.schema import GPTConfig
 from model.attention import CausalSelfAttention
+from model.dropout import Dropout
 from model.initialise import initialise_gpt
 from model.mlp import MLP
 
@@ -50,7 +51,7 @@ class Block(nn.Module):
         self.attention = CausalSelfAttention(config)
         self.norm_2 = nn.LayerNorm(C, bias=config.bias)
         self.mlp = MLP([C, 4 * C, C], config.activation, bias=config.bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         x = x + self.dropout(self.attention(self.norm_1(x)))
@@ -94,7 +95,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = Embedding(config)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = nn.ModuleList(BLOCKS[config.norm](config) for _ in range(config.n_layer))
         self.norm = nn.LayerNorm(config.n_embd, bias=config.bias) if config.norm == "pre" else nn.Identity()
         self.unembedding = Unembedding(config.n_embd, config.vocab_size, bias=False)

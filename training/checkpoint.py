@@ -60,9 +60,7 @@ def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Opt
     moments = optimizer_tensors(model, optimizers)
     for name, tensor in {**weights, **moments}.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(
-                f"{name} is no longer finite, so step {state.step} is not saved; the last one is good", NOT_FINITE
-            )
+            raise UserError(f"{name} is not finite, so step {state.step} is not saved; the last is good", NOT_FINITE)
     base = None
     if has_adapters(model):
         from training.base import keep_base

@@ -10,6 +10,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from configs.schema import OptimConfig
 
 Groups = list[dict]
+Build = Callable[[Groups, OptimConfig, bool], Optimizer]
 
 
 def sgd(groups: Groups, config: OptimConfig, fused: bool) -> Optimizer:
@@ -32,12 +33,7 @@ def adamw(groups: Groups, config: OptimConfig, fused: bool) -> Optimizer:
     return AdamW(groups, betas=(config.betas[0], config.betas[1]), fused=fused)
 
 
-OPTIMIZERS: dict[str, Callable[[Groups, OptimConfig, bool], Optimizer]] = {
-    "sgd": sgd,
-    "rmsprop": rmsprop,
-    "adam": adam,
-    "adamw": adamw,
-}
+OPTIMIZERS: dict[str, Build] = {"sgd": sgd, "rmsprop": rmsprop, "adam": adam, "adamw": adamw}
 
 
 def build_optimizers(model: nn.Module, config: OptimConfig, dtype: torch.dtype = torch.float32) -> list[Optimizer]:
@@ -69,11 +65,8 @@ def groups_of(parameters: list[nn.Parameter], config: OptimConfig) -> Groups:
     vectors = [p for p in parameters if p.ndim < 2]
     # One group is faster than two, so there are two only if they differ.
     decays = [(matrices, config.weight_decay), (vectors, 0.0)] if config.weight_decay else [(parameters, 0.0)]
-    return [
-        {"params": params, "weight_decay": decay, "lr": config.lr, "peak_lr": config.lr}
-        for params, decay in decays
-        if params
-    ]
+    rates = {"lr": config.lr, "peak_lr": config.lr}
+    return [{"params": params, "weight_decay": decay} | rates for params, decay in decays if params]
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:

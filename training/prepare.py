@@ -102,9 +102,8 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
     run.describe(Record(asked=asked, origins=origins, resolved=config, data_sha256=data.sha256, machine=machine()))
     if isinstance(data, Text):
         run.write("tokenizer.json", data.tokenizer.file)
-    return Job(
-        config, data, run, base.weights if base else None, LATEST * 60 * (wanted.train.minutes or math.inf), world
-    )
+    longest = LATEST * 60 * (wanted.train.minutes or math.inf)
+    return Job(config, data, run, base.weights if base else None, longest, world)
 
 
 def open_data(config: Config, tokenizer: Tokenizer | None = None) -> Dataset:

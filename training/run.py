@@ -139,10 +139,7 @@ def claim(folder: Path, resume: bool, overwrite: bool) -> None:
     if not (folder / "run.json").is_file():
         raise UserError(f"{folder} is not a run (it has no run.json) and is left alone; choose another --run")
     if not (resume or overwrite):
-        raise UserError(
-            f"{folder} exists already: continue it with --resume, replace it with --overwrite, "
-            f"or choose another name with --run NAME"
-        )
+        raise UserError(f"{folder} exists: --resume continues it, --overwrite replaces it, --run NAME names another")
 
 
 def open_run(folder: Path, resume: bool, overwrite: bool) -> Run:
