@@ -39,6 +39,7 @@ from training.run import Interruption, machine, read_log, understand
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+SINGLE = ("--train.dtype", "float32")  # as what they are measured against
 
 Rows = list[dict[str, Any]]
 
@@ -71,7 +72,7 @@ def shakespeare_adamw(seeds: int) -> Rows:
     """shakespeare_adamw.toml against a bare eager float32 loop over the same network and the same number of steps."""
     rows = []
     for seed in range(seeds):
-        log, ours = learn("shakespeare_adamw", f"s{seed}", "--train.seed", seed, "--train.eval_every", 500)
+        log, ours = learn("shakespeare_adamw", f"s{seed}", "--train.seed", seed, "--train.eval_every", 500, *SINGLE)
         loss, bare = bare_loop(f"s{seed}")
         row = {"seed": seed, "val_loss": final(log, "val_loss"), "seconds": ours}
         rows.append(row | {"bare_val_loss": loss, "bare_seconds": bare, "ratio": ours / bare})
@@ -120,7 +121,7 @@ def bare_script(run: str) -> tuple[Config, Text, Learner, Callable[[int], None]]
 
 def step(seeds: int) -> Rows:
     """One step of shakespeare_adamw.toml against one of the bare loop, in turn, so that noise hits both alike."""
-    learn("shakespeare_adamw", "s", "--train.steps", "2", "--train.eval_every", "100")
+    learn("shakespeare_adamw", "s", "--train.steps", "2", "--train.eval_every", "100", *SINGLE)
     config, data, _, bare_step = bare_script("s")
     ours = partial(train.update, build_learner(config, data))
     rows = []
@@ -205,7 +206,7 @@ def int8(seeds: int) -> Rows:
     """What eight bits cost a network that has learned Shakespeare: nats of loss over the whole validation split."""
     rows = []
     for seed in range(seeds):
-        log, _ = learn("shakespeare_adamw", f"int8-{seed}", "--train.seed", seed)
+        log, _ = learn("shakespeare_adamw", f"int8-{seed}", "--train.seed", seed, *SINGLE)
         found = restore(f"int8-{seed}", "last")
         data = open_data(found.record.resolved, found.tokenizer)
         result = evaluate(quantize(found.model), data, "val", cross_entropy, size=64)

@@ -42,7 +42,7 @@ def attend(q: Heads, k: Heads, v: Heads) -> Heads:
 
     The fused kernel never stores the pattern. Its way back is slow in bfloat16 on CPUs, where short ones are stored.
     """
-    if v.is_cpu and v.requires_grad and v.dtype == torch.bfloat16 and v.size(-2) <= SHORT:
+    if v.is_cpu and torch.is_grad_enabled() and v.dtype == torch.bfloat16 and v.size(-2) <= SHORT:
         return attention_pattern(q, k) @ v
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 

@@ -19,7 +19,10 @@ from training.device import choose_compile, choose_dtype, seed_dropout
         ({"amx_bf16": True}, 10_700_000, "bfloat16"),
         ({"avx512_bf16": True}, 800_000, "float32"),
         ({"avx512_bf16": True, "amx_bf16": True}, 800_000, "bfloat16"),
-        ({"amx_bf16": True}, 100_000, "float32"),
+        ({"amx_bf16": True}, 500_000, "bfloat16"),
+        ({"amx_bf16": True}, 499_999, "float32"),
+        ({"bf16": True}, 1_500_000, "bfloat16"),
+        ({"bf16": True}, 1_499_999, "float32"),
         ({"avx512_f": True, "avx512_bf16": False}, 10_700_000, "float32"),
     ],
 )

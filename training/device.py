@@ -11,8 +11,8 @@ from configs.schema import TrainConfig
 from data.seeds import seed_for
 
 TINY = 100_000  # parameters; below, a second thread costs more than it gives
-# Parameters from where a step gains by bfloat16, by what a processor has for it; on one with AMX it took 0.98 of
-# float32's time with 0.4 million, 0.81 with 0.8, 0.59 with 1.8 and 0.42 with 10.7. The last is ARM's.
+# Parameters from where a step gains by bfloat16, by what a processor has for it. With AMX it took 0.98 of float32's
+# time at 0.4 million, 0.81 at 0.8, 0.59 at 1.8 and 0.42 at 10.7; the others, the last is ARM's, are not measured.
 LARGE = {"amx_bf16": 500_000, "avx512_bf16": 1_500_000, "bf16": 1_500_000}
 REPAID = 2_000  # steps after which torch.compile has earned its minute on a GPU
 

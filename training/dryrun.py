@@ -115,7 +115,7 @@ def pace(folder: Path) -> float | None:
 
 def by_arithmetic(config: Config, speed: float) -> float:
     """Seconds of a step on a device of so many operations a second, by the share of them that training reaches."""
-    share = CPU_SHARE if config.train.device == "cpu" else GPU_SHARE
+    share = CPU_SHARE[config.train.dtype] if config.train.device == "cpu" else GPU_SHARE
     return flops(config) * targets_in_a_step(config) / (speed * share)
 
 

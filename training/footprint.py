@@ -56,7 +56,7 @@ def block_activations(config: Config) -> int:
     kept = 2 * C * SINGLE + (6 + inside) * C * each + model.n_head * SINGLE
     if each == HALF:
         kept += 2 * C * HALF
-        if model.context_length <= PATTERNS and not on_gpu(config):
+        if model.context_length <= PATTERNS and config.train.device in ("auto", "cpu"):
             kept += model.n_head * model.context_length * HALF
     return kept + 2 * C * each * (model.dropout > 0)
 
@@ -73,11 +73,6 @@ def activations(config: Config) -> int:
     blocks = (model.n_layer + 1) * block_activations(config)
     casts = HALF * sum(p.count for p in parameters(model) if len(p.shape) == 2) if each == HALF else 0
     return config.train.batch_size * model.context_length * (blocks + model.n_embd * (SINGLE + each)) + casts
-
-
-def on_gpu(config: Config) -> bool:
-    """Whether the run is for a GPU of NVIDIA's or AMD's."""
-    return str(config.train.device).startswith("cuda")
 
 
 def logits(config: Config) -> int:
@@ -112,7 +107,7 @@ def memory_of(config: Config) -> Memory:
         cache = 2 * SINGLE * model.n_layer * model.context_length * model.n_embd
         if model.tied and what_learns(config)[0].learns:  # its gradient comes from both ends, and then their sum
             twice = 2 * SINGLE * model.vocab_size * model.n_embd
-    program = 0 if on_gpu(config) else PROGRAM
+    program = 0 if str(config.train.device).startswith("cuda") else PROGRAM
     parts = [
         Part("weights", weights, f"{count:,} x {SINGLE} bytes"),
         Part(

@@ -14,7 +14,8 @@ from training.footprint import in_smaller_batches, memory_of
 from training.gpus import GPU_BYTES, GPU_SHARE, GPUS, LARGEST, gpus_for
 from training.tally import lesson_tally
 
-CPU_SHARE = 0.67  # of a matrix product's speed that training reaches: the median in benchmarks/results/plan.json
+# Of a matrix product's speed, what training reaches on a CPU: the medians of runs as in benchmarks/results/plan.json.
+CPU_SHARE = {"float32": 0.45, "bfloat16": 0.14}
 
 
 def flops(config: Config) -> int:
