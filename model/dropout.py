@@ -13,8 +13,9 @@ class Dropout(nn.Dropout):
 
     def forward(self, input: Tensor) -> Tensor:
         dropped, count = int(self.p * 2**16), input.numel()
-        if not (self.training and input.is_cpu and 0 < dropped < 2**16) or torch.compiler.is_compiling():
-            return super().forward(input)  # the compiler has a way of its own, and would stop at random_
+        compiling = torch.compiler.is_compiling()  # the compiler has a way of its own, and would stop at random_
+        if compiling or not (self.training and input.is_cpu and 0 < dropped < 2**16):
+            return super().forward(input)
         draws = torch.empty((count + 3) // 4, dtype=torch.int64, device=input.device).random_(-(2**63), 2**63 - 1)
         kept = draws.view(torch.int16)[:count].view(input.shape) >= dropped - 2**15
         return input * kept.to(input.dtype).mul_(2**16 / (2**16 - dropped))
