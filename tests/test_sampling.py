@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from configs.schema import DataConfig
 from data.digits import open_digits
 from data.picture import read_image
+from data.seeds import seed_for
 from data.tokenizer import ByteTokenizer, decode
 from model.generate import Sampling, generate
 from model.stream import TextStream
@@ -215,6 +217,51 @@ def test_more_texts_than_go_side_by_side_are_still_those_of_the_seed(shell, trai
     assert many.startswith(shell(*words, "--samples", "3")[1]) and len(set(many.split("\na"))) > 10
 
 
+HOT = ["--temperature", "1e9"]  # all tokens are equally likely: what is drawn depends on the random numbers alone
+
+
+def drawn(shell, *words: object) -> dict[tuple[int, int], list[int]]:
+    """The tokens of each (prompt, sample)."""
+    out = shell("sample.py", *words, "--logprobs", "0")[1]
+    found: dict[tuple[int, int], list[int]] = {}
+    for line in map(json.loads, out.splitlines()):
+        found.setdefault((line["prompt"], line["sample"]), []).append(line["token"])
+    return found
+
+
+def test_each_sample_has_random_numbers_of_its_own_and_they_depend_on_nothing_but_the_seed_and_its_number(
+    shell, trained
+):
+    words = [trained, *HOT, "--max-tokens", "12", "--samples", "18", "--prompt"]  # two more than go side by side
+    found = drawn(shell, *words, "a", "--seed", "5")
+    assert list(found) == [(0, sample) for sample in range(18)]
+    assert len({tuple(tokens) for tokens in found.values()}) == 18
+    assert drawn(shell, *words, "a", "--seed", "5") == found
+    assert not {*map(tuple, drawn(shell, *words, "a", "--seed", "6").values())} & {*map(tuple, found.values())}
+    several = drawn(shell, *words, "The lazy dog", "--prompt", "a", "--seed", "5")
+    assert [several[1, sample] for sample in range(18)] == list(found.values())
+    assert [several[0, sample] for sample in range(18)] == list(found.values())  # whatever stands before
+
+
+def test_the_seed_that_is_named_gives_every_sample_of_every_prompt_again(shell, trained):
+    words = ["sample.py", trained, "--max-tokens", "9", "--samples", "3", "--prompt", "The ", "--prompt", "a"]
+    _, out, err = shell(*words)
+    assert shell(*words, "--seed", err.split("seed ")[1].split()[0])[1] == out
+    assert shell(*words)[1] != out  # and the next time another seed is drawn
+
+
+def test_the_samples_that_training_shows_are_drawn_anew_each_time_and_by_the_runs_seed(shell, tiny, workplace):
+    words = [*tiny, "--optim.lr", 1e-30, "--train.steps", 3, "--train.eval_every", 1]  # the network stays what it was
+    words += ["--log.sample_tokens", 20, "--run"]
+    for run, seed in (("one", 0), ("again", 0), ("other", 1)):
+        assert shell("train.py", *words, run, "--train.seed", seed)[0] == 0
+    one, again, other = (
+        re.split(r"--- step \d+\n", (workplace / f"runs/{run}/samples.txt").read_text())[1:]
+        for run in ("one", "again", "other")
+    )
+    assert len(one) == 4 == len(set(one)) and one == again and not set(one) & set(other)
+
+
 def test_log_probabilities_are_the_networks_own(shell, trained):
     words = ["--prompt", "The ", "--max-tokens", "6", "--samples", "2", "--seed", "4", "--top-k", "2"]
     lines = [json.loads(line) for line in shell("sample.py", trained, *words, "--logprobs", "3")[1].splitlines()]
@@ -233,8 +280,6 @@ def test_log_probabilities_are_the_networks_own(shell, trained):
 
 
 def test_from_python_the_same_options_give_the_same_text(shell, trained):
-    from data.seeds import seed_for
-
     options = [
         "--temperature",
         "0.9",
@@ -277,6 +322,47 @@ def test_a_conversation_goes_on_from_all_that_was_said(shell, trained, monkeypat
         new = generate(restored.model, text, 3, Sampling(0))
         text, said = text + new, said + decode(restored.tokenizer, new) + "\n"
     assert (code, out) == (0, said)
+
+
+def conversation(shell, monkeypatch, typed: str, *words: object) -> tuple[list[str], str]:
+    """What the network replies, turn by turn, and stderr."""
+    before = signal.getsignal(signal.SIGINT)
+    typing(monkeypatch, typed)
+    code, out, err = shell("sample.py", *words, "--interactive")
+    signal.signal(signal.SIGINT, before)
+    assert code == 0, err
+    return out.splitlines(), err
+
+
+def test_each_reply_has_random_numbers_of_its_own_and_the_seed_gives_the_conversation_again(
+    shell, trained, monkeypatch
+):
+    words = [trained, *HOT, "--max-tokens", "15", "--stop", "\n"]
+    replies, err = conversation(shell, monkeypatch, "The\n" * 12, *words)
+    assert len(replies) == 12 == len(set(replies))
+    seed = err.split("seed ")[1].split()[0]
+    assert conversation(shell, monkeypatch, "The\n" * 12, *words, "--seed", seed)[0] == replies
+    more = conversation(shell, monkeypatch, "Pack my box\né\n" + "The\n" * 11, *words, "--seed", seed)[0]
+    assert more == replies  # neither what is typed nor what can't be read changes them
+    single = drawn(shell, *words, "--samples", "12", "--seed", seed, "--prompt", "The")
+    known = restore(trained).tokenizer
+    texts = [decode(known, tokens).split("\n")[0] for tokens in single.values()]
+    assert texts == replies  # the nth reply is drawn as the nth sample
+
+
+def test_a_reply_is_what_the_network_writes_after_all_that_was_said_with_the_replys_own_generator(
+    shell, trained, monkeypatch
+):
+    replies, _ = conversation(
+        shell, monkeypatch, "T\na\no\n", trained, "--seed", 4, "--max-tokens", 2, "--temperature", 1
+    )
+    restored, text, expected = restore(trained), [], ""
+    for number, line in enumerate(("T", "\na", "\no")):
+        text += restored.tokenizer.encode(line).tolist()
+        luck = torch.Generator().manual_seed(seed_for(4, number))
+        new = generate(restored.model, text, 2, Sampling(1.0), luck)
+        text, expected = text + new, expected + decode(restored.tokenizer, new) + "\n"
+    assert "\n".join(replies) + "\n" == expected
 
 
 def test_a_conversation_beyond_the_context_forgets_its_oldest_turns(shell, trained, monkeypatch):

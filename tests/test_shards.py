@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import data.corpus
 import data.prepare
 import data.tokenizing
 from benchmarks.memory import sparse_tokens
 from configs.errors import UserError
 from configs.schema import DataConfig
+from data.bpe import BPETokenizer
 from data.corpus import open_corpus
 from data.fetch import sha256
 from data.prepare import prepare
@@ -124,6 +126,71 @@ def test_a_large_vocabulary_takes_four_bytes_a_token(tmp_path):
         (tmp_path / "a.txt").write_text(letters[:count])
         found = prepare(open_corpus(config), config, CharTokenizer(letters[:count]))
         assert found.index.dtype == dtype and found.tokens["train"][-2:].tolist() == [count - 2, count - 1]
+
+
+# Where documents end
+
+WORDY = st.lists(st.text("abé中 \n", max_size=3), max_size=25).map("  a".join)
+RUNS = [bytes([byte]) for byte in range(256)] + [b" a", b"ab", b" ab", b"  ", b"\n\n", b"  a", "é".encode()]
+TOKENIZERS = {
+    "char": CharTokenizer("abé中 \n", end_of_text=True),
+    "byte": ByteTokenizer(),
+    "bpe": BPETokenizer(RUNS, "gpt2"),
+}
+
+
+@thorough
+@given(
+    documents=st.lists(WORDY, min_size=1, max_size=12).filter(any),
+    size=st.integers(12, 40),
+    kind=st.sampled_from(list(TOKENIZERS)),
+    lines=st.booleans(),
+)
+def test_in_however_many_pieces_a_document_is_its_own_tokens_and_then_one_end_of_text(documents, size, kind, lines):
+    documents = [document.replace("  a", " a") for document in documents]  # places to cut are at most six apart
+    tokenizer = TOKENIZERS[kind]
+    with tempfile.TemporaryDirectory() as temporary, pytest.MonkeyPatch.context() as patch:
+        for module in (data.corpus, data.tokenizing):
+            patch.setattr(module, "PIECE", size)
+        patch.setattr(data.corpus, "BLOCK", 7)
+        folder = Path(temporary)
+        if lines:
+            (folder / "a.jsonl").write_text("\n".join(json.dumps({"text": document}) for document in documents))
+        else:
+            for number, document in enumerate(documents):
+                (folder / f"{number:02}.txt").write_text(document)
+        config = DataConfig(path=str(folder), val_fraction=0)
+        found = prepare(open_corpus(config), config, tokenizer)
+    expected = [[*tokenizer.encode(text).tolist(), tokenizer.end_of_text] for text in documents if text]
+    assert found.tokens["train"][:].tolist() == [token for tokens in expected for token in tokens]
+    assert found.index.splits["train"].byte_count == sum(len(text.encode()) for text in documents)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("length", [39, 40, 41, 79, 80, 81, 400])
+def test_a_document_that_ends_at_the_border_of_a_piece_has_one_end_of_text_too(tmp_path, monkeypatch, kind, length):
+    for module in (data.corpus, data.tokenizing):
+        monkeypatch.setattr(module, "PIECE", 40)
+    tokenizer, document = TOKENIZERS[kind], ("ab a" * length)[:length]
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text(document)
+    config = DataConfig(path=str(tmp_path), val_fraction=0)
+    tokens = prepare(open_corpus(config), config, tokenizer).tokens["train"][:].tolist()
+    assert tokens == 3 * [*tokenizer.encode(document).tolist(), tokenizer.end_of_text]
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("count", [1, 4])
+def test_of_a_document_that_is_cut_for_validation_both_parts_end_once(tmp_path, monkeypatch, kind, count):
+    for module in (data.corpus, data.tokenizing):
+        monkeypatch.setattr(module, "PIECE", 40)
+    tokenizer, document = TOKENIZERS[kind], "ab a" * 100
+    for number in range(count):
+        (tmp_path / f"{number}.txt").write_text(document)
+    config = DataConfig(path=str(tmp_path), val_fraction=0.25)
+    found = prepare(open_corpus(config), config, tokenizer).tokens
+    for split, text in (("train", document[:300]), ("val", document[300:])):
+        assert found[split][:].tolist() == count * [*tokenizer.encode(text).tolist(), tokenizer.end_of_text]
 
 
 # Moved and damaged
