@@ -168,10 +168,13 @@ def test_in_however_many_pieces_a_document_is_its_own_tokens_and_then_one_end_of
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
 @pytest.mark.parametrize("length", [39, 40, 41, 79, 80, 81, 400])
-def test_a_document_that_ends_at_the_border_of_a_piece_has_one_end_of_text_too(tmp_path, monkeypatch, kind, length):
+@pytest.mark.parametrize("text", ["ab a", "a"], ids=["places to cut", "none"])
+def test_a_document_that_ends_at_the_border_of_a_piece_has_one_end_of_text_too(
+    tmp_path, monkeypatch, kind, length, text
+):
     for module in (data.corpus, data.tokenizing):
         monkeypatch.setattr(module, "PIECE", 40)
-    tokenizer, document = TOKENIZERS[kind], ("ab a" * length)[:length]
+    tokenizer, document = TOKENIZERS[kind], (text * length)[:length]
     for number in range(3):
         (tmp_path / f"{number}.txt").write_text(document)
     config = DataConfig(path=str(tmp_path), val_fraction=0)

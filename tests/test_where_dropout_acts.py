@@ -258,6 +258,23 @@ def test_only_training_drops_anything(shell, tiny, workplace, monkeypatch):
     assert calls == []
 
 
+def test_digits_are_read_without_dropout_too(shell, workplace, monkeypatch):
+    monkeypatch.delenv("PELLUCID_DATA", raising=False)  # MNIST's own test images are slow to read
+    monkeypatch.setattr(train, "seconds_per_step", untimed)
+    (workplace / "d.toml").write_text(
+        f'[model]\nkind = "mlp"\ndropout = {P}\n[data]\npath = "mnist-5k"\n[train]\nsteps = 3\neval_every = 1\n'
+    )
+    with noted() as calls:
+        assert shell("train.py", "d.toml")[0] == 0
+    assert len(calls) == 3 * 2  # four evaluations and the test add none
+    with noted() as calls:
+        assert shell("sample.py", "d", "--test-digits", 2)[0] == 0
+        for view in ("weights", "activations", "mistakes", "curves"):
+            assert shell("explore.py", "d", view)[0] == 0
+        assert shell("explore.py", "d", "--export", workplace / "page.html")[0] == 0
+    assert calls == []
+
+
 def test_an_evaluation_is_that_of_the_network_without_dropout_and_training_goes_on_with_it():
     for learner in (text_learner(), digit_learner()):
         plain = build_learner(learner.config, learner.data).model.eval()

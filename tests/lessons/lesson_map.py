@@ -58,14 +58,17 @@ def lessons() -> list[Lesson]:
     return sorted(found, key=lambda lesson: lesson.number)
 
 
-def breaks() -> dict[str, Break]:
-    """The break of each test, by the test's name. Raises ValueError for a name that is there twice."""
-    found: dict[str, Break] = {}
+def breaks() -> dict[str, list[Break]]:
+    """The breaks of each test by its name: one, [name], or where one is too few several, each under [[name]].
+
+    Raises ValueError for a test that has breaks in two files.
+    """
+    found: dict[str, list[Break]] = {}
     for file in sorted(HERE.glob("breaks*.toml")):
-        for test, edit in tomllib.loads(file.read_text(encoding="utf-8")).items():
+        for test, edits in tomllib.loads(file.read_text(encoding="utf-8")).items():
             if test in found:
-                raise ValueError(f"{test} has two breaks")
-            found[test] = Break(**edit)
+                raise ValueError(f"{test} has breaks in two files")
+            found[test] = [Break(**edit) for edit in (edits if isinstance(edits, list) else [edits])]
     return found
 
 
@@ -75,7 +78,7 @@ def table() -> str:
     for number, test, file, docstring in lessons():
         lesson, _, idea = docstring.partition(": ")
         link = file.name if file.parent == HERE else f"../{file.relative_to(HERE.parent).as_posix()}"
-        where = f"[`{holds[test].file}`](../../{holds[test].file})"
+        where = f"[`{holds[test][0].file}`](../../{holds[test][0].file})"
         rows.append(f"| L{number} | {lesson} | {idea} | {where} | [`{test}`]({link}) |\n")
     return HEAD + "".join(rows)
 

@@ -1,13 +1,16 @@
 """Attention, step by step: queries, keys and values, the mask, and heads side by side."""
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from model.attention import CausalSelfAttention, attention_pattern, attention_scores
+from model import attention as module
+from model.attention import CausalSelfAttention, attend, attention_pattern, attention_scores
 from model.gpt import Block
 from tests.lessons.helpers_b import Head, drawn, heads_of, pattern_by_hand, small, small_gpt, vectors
 
@@ -15,6 +18,30 @@ from tests.lessons.helpers_b import Head, drawn, heads_of, pattern_by_hand, smal
 def small_attention(**settings: Any) -> CausalSelfAttention:
     """Three heads of width 4 on vectors of 12 numbers, drawn."""
     return drawn(CausalSelfAttention(small(**settings)))
+
+
+WAYS = {  # a type, whether gradients are wanted, the most positions whose pattern is stored, whether this is one
+    "the fused kernel": (torch.float64, True, module.SHORT, False),
+    "the fused kernel, without gradients": (torch.bfloat16, False, module.SHORT, False),
+    "the fused kernel, as for long texts": (torch.bfloat16, True, 5, False),
+    "a stored pattern": (torch.bfloat16, True, 6, True),
+}
+
+
+@contextmanager
+def taking(way: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.dtype]:
+    """What is computed inside in numbers of the given type takes this way through `attend`, or the test fails."""
+    (dtype, gradients, short, stored), ways = WAYS[way], set()
+
+    def noted(name: bool, function: Callable) -> Callable:
+        return lambda *args, **named: ways.add(name) or function(*args, **named)
+
+    with monkeypatch.context() as patch, torch.set_grad_enabled(gradients):
+        patch.setattr(module, "SHORT", short)
+        patch.setattr(module, "attention_pattern", noted(True, attention_pattern))
+        patch.setattr(F, "scaled_dot_product_attention", noted(False, F.scaled_dot_product_attention))
+        yield dtype
+    assert ways == {stored}
 
 
 def found_by(head: Head, x: torch.Tensor) -> torch.Tensor:
@@ -117,6 +144,20 @@ def test_L70_the_formula_is_scaled_dot_product_attention():
     torch.testing.assert_close(attention_pattern(q, k) @ v, expected)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_L70_whichever_way_it_is_computed_attention_is_the_formula(way, monkeypatch):
+    """Attention, step by step: the values weighted by softmax(QKᵀ / √d), whatever a processor is fastest at."""
+    q, k, v = (vectors(2, 3, 6, 4, seed=seed) for seed in range(3))
+    by_hand = torch.zeros(2, 3, 6, 4).double()
+    for place in range(6):
+        weights = ((q[:, :, place, None] * k[:, :, : place + 1]).sum(dim=-1) / 2).exp()
+        by_hand[:, :, place] = (weights.unsqueeze(-1) * v[:, :, : place + 1]).sum(dim=-2) / weights.sum(-1, True)
+    with taking(way, monkeypatch) as dtype:
+        found = attend(*(x.to(dtype) for x in (q, k, v))).double()
+    near = 1e-10 if dtype == torch.float64 else 0.03  # bfloat16 has three digits
+    torch.testing.assert_close(found, by_hand, rtol=0, atol=near)
+
+
 def test_L70_scores_spread_as_far_in_wide_heads_as_in_narrow_ones():
     """Attention, step by step: dividing by √d keeps the scores of random vectors at deviation 1, whatever d is."""
     for width in (4, 64, 1024):
@@ -134,11 +175,14 @@ def test_L71_the_weights_of_each_word_are_a_distribution():
     torch.testing.assert_close(odds.log(), (q[..., 5, :] * (k[..., 4, :] - k[..., 2, :])).sum(-1) / 2)
 
 
-def test_L72_no_position_sees_the_future():
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("settings", [{}, {"norm": "post"}, {"n_head": 2, "position": "rotary"}], ids=str)
+def test_L72_no_position_sees_the_future(way, settings, monkeypatch):
     """Attention, step by step: a position can't see what comes after it."""
-    model = small_gpt()
+    model = small_gpt(**settings)
     text, other = torch.tensor([[1, 2, 3, 4, 5, 6], [1, 2, 3, 9, 5, 6]])
-    before, after = model(text[None])[0], model(other[None])[0]
+    with taking(way, monkeypatch) as dtype:
+        before, after = (model.to(dtype)(tokens[None])[0] for tokens in (text, other))
     assert torch.equal(before[:3], after[:3])
     assert ((before[3:] - after[3:]).abs().max(dim=1).values > 0.01).all()
 

@@ -40,9 +40,11 @@ def test_unbroken_all_is_well(copy):
     assert code == 0, summary
 
 
-@pytest.mark.parametrize("lesson", lessons(), ids=lambda lesson: lesson.test)
-def test_a_mistake_is_noticed(copy, lesson):
-    mistake = breaks()[lesson.test]
+MISTAKES = [(lesson, mistake) for lesson in lessons() for mistake in breaks()[lesson.test]]
+
+
+@pytest.mark.parametrize(("lesson", "mistake"), MISTAKES, ids=[lesson.test for lesson, _ in MISTAKES])
+def test_a_mistake_is_noticed(copy, lesson, mistake):
     file = copy / mistake.file
     whole = file.read_bytes()
     file.write_text(mistake.edited(copy), encoding="utf-8")

@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+import train
+from configs.schema import Config, DataConfig, OptimConfig, TrainConfig
+from data.tokenizer import ByteTokenizer
 from model import GPT, GPTConfig
 from model.generate import Sampling, distribution, generate, next_logits, stream
 from model.gpt import Unembedding
+from tests.conftest import text_of
+from training.learner import build_learner
 
 LESSON_SCORES = torch.tensor([-0.8, -5.0, 0.5, 1.5, 3.4, -2.3, 2.5])
 PROMPT = [3, 1, 4]
@@ -48,11 +53,28 @@ def test_L87_the_next_word_is_read_off_the_last_vector_alone(model, monkeypatch)
     assert torch.equal(model.next_logits(words), prediction)
 
 
-def test_L87_training_reads_a_prediction_off_every_vector(model):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_L87_training_reads_a_prediction_off_every_vector(dtype):
     """What is a GPT?: in training every vector of a text predicts the word that follows it, all at once."""
-    tokens = torch.randint(11, (2, 6))
-    one_by_one = [model.next_logits(tokens[:, : length + 1]) for length in range(6)]
-    torch.testing.assert_close(model(tokens), torch.stack(one_by_one, dim=1))
+    config = Config(
+        model=GPTConfig(n_layer=2, n_head=2, n_embd=16, vocab_size=257, context_length=6),
+        data=DataConfig(path="none"),
+        optim=OptimConfig(name="sgd", lr=1.0, weight_decay=0, grad_clip=0),
+        train=TrainConfig(steps=1, batch_size=3, threads=1, device="cpu", dtype=dtype, compile="off"),
+    )
+    pupil = build_learner(config, text_of(["The quick brown fox jumps over the lazy dog."], ByteTokenizer(), 6))
+    x, y = pupil.data.batch("train", 0, 3)
+    costs = []
+    for text, answers in zip(x, y, strict=True):
+        for place, answer in enumerate(answers.tolist()):  # one prediction from each beginning of each text
+            costs.append(-pupil.model.next_logits(text[None, : place + 1])[0].log_softmax(dim=-1)[answer])
+    mean, before = torch.stack(costs).mean(), [p.detach().clone() for p in pupil.parameters]
+    slopes = torch.autograd.grad(mean, pupil.parameters)
+    near = {"float32": 1e-5, "bfloat16": 0.02}[dtype]
+    assert train.update(pupil, 0)[0] == pytest.approx(mean.item(), rel=near)
+    step = torch.cat([(old - new).detach().flatten() for old, new in zip(before, pupil.parameters, strict=True)])
+    wanted = torch.cat([slope.flatten() for slope in slopes])
+    assert (step - wanted).norm() < near * wanted.norm()
 
 
 def test_L88_softmax_gives_the_lessons_probabilities():

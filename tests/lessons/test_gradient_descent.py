@@ -9,7 +9,9 @@ import torch
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+import train
 from configs.schema import OptimConfig
+from data.dataset import IGNORED
 from data.digits import Digits
 from data.tokenizer import ByteTokenizer
 from model import GPT, GPTConfig
@@ -25,6 +27,8 @@ from tests.lessons.helpers_a import (
     update,
 )
 from training import evaluate
+from training import loss as costs_of
+from training.learner import Learner
 from training.loss import LOSSES, cross_entropy, squared_error
 from training.optim import build_optimizers
 from training.plan import resolve
@@ -69,8 +73,10 @@ def test_L16_squared_error_adds_up_the_squares_of_the_ten_differences():
     assert squared_error(z, y).item() == pytest.approx(10 * mean_over_outputs.item(), rel=1e-12)
 
 
-def test_L17_cross_entropy_is_the_mean_of_minus_log_p_of_the_right_token():
+@pytest.mark.parametrize("at_once", [2**22, 20, 1])
+def test_L17_cross_entropy_is_the_mean_of_minus_log_p_of_the_right_token(at_once, monkeypatch):
     """What is a GPT?: the cost of a guess is -log of the probability it gave to the word that really came."""
+    monkeypatch.setattr(costs_of, "AT_ONCE", at_once)  # all rows at once, two at a time, one by one
     logits, targets = examples(6, 9, 9)
     targets[4] = -100  # a place that is not to count
     p = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(axis=1, keepdims=True)
@@ -85,6 +91,9 @@ def test_L17_every_position_is_to_predict_the_token_after_it():
     x, y = data.batch("train", 0, 16)
     assert x.shape == y.shape == (16, 8)
     assert torch.equal(y, x + 1)
+    x, y = next(data.in_order("train", 12))  # as a split is judged by, the last window filled up
+    counts = y != IGNORED
+    assert torch.equal(y[counts][:-1], x[counts][:-1] + 1) and int(counts.sum()) == 90  # and then end-of-text
 
 
 @pytest.mark.parametrize("vocab_size", [65, 50257])
@@ -135,11 +144,19 @@ def test_L20_the_length_of_the_gradient_is_the_steepness():
     assert update(pupil, 0)[1] == pytest.approx(math.sqrt(by_hand), rel=1e-5)
 
 
-def test_L20_every_step_writes_down_how_steep_it_was(shell, tiny, workplace):
+def test_L20_every_step_writes_down_how_steep_it_was(shell, tiny, workplace, monkeypatch):
     """Gradient descent: training shows the length of the gradient at each of its steps."""
+    lengths = {}
+
+    def noted(pupil: Learner, step: int) -> tuple[float, float]:
+        cost, lengths[step] = update(pupil, step)
+        return cost, lengths[step]
+
+    monkeypatch.setattr(train, "update", noted)
     assert shell("train.py", *tiny, "--train.steps", "3", "--log.sample_tokens", "0", "--run", "x")[0] == 0
     lines = [json.loads(line) for line in (workplace / "runs/x/log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if line.get("grad_norm", 0) > 0] == [0, 1, 2]
+    written = {line["step"]: line["grad_norm"] for line in lines if "grad_norm" in line}
+    assert list(written) == [0, 1, 2] and all(written[step] == lengths[step] > 0 for step in written)
 
 
 def test_L21_weights_are_nudged_in_proportion_to_what_they_matter():
@@ -224,9 +241,23 @@ def test_L26_every_epoch_shows_every_example_once_in_a_new_order():
     assert seen == places(numbered(10, seed=1), 5, size=4) != places(numbered(10, seed=2), 5, size=4)
 
 
-def test_L26_an_epoch_is_as_many_steps_as_it_has_mini_batches():
-    """Gradient descent: N examples in mini-batches of B are N / B steps, rounded up."""
-    pupil = learner(numbered(10, seed=1), {}, batch_size=4)
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(1, 5), (5, 1), (1, 2), (2, 5), (3, 2)])
+def test_L26_steps_show_every_example_once_an_epoch_however_many_batches_they_take(batch_size, accumulate, monkeypatch):
+    """Gradient descent: a mini-batch may be computed in parts, and still each example comes once an epoch."""
+    data, seen = numbered(10, seed=1), []
+    pupil = learner(data, {}, batch_size=batch_size, accumulate=accumulate)
+    monkeypatch.setattr(data, "batch", lambda *which: seen.append(Digits.batch(data, *which)) or seen[-1])
+    for step in range(30 // (batch_size * accumulate)):
+        update(pupil, step)
+    shown = torch.cat([labels for _, labels in seen]).tolist()
+    assert [sorted(shown[first : first + 10]) for first in (0, 10, 20)] == 3 * [list(range(10))]
+    assert shown == places(numbered(10, seed=1), 3, size=10)
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 1), (2, 2), (1, 4)])
+def test_L26_an_epoch_is_as_many_steps_as_it_has_mini_batches(batch_size, accumulate):
+    """Gradient descent: N examples in mini-batches of B, in one part or more, are N / B steps, rounded up."""
+    pupil = learner(numbered(10, seed=1), {}, batch_size=batch_size, accumulate=accumulate)
     for epochs, steps in [(1, 3), (2, 5), (4, 10)]:
         asked = pupil.config.model_copy(
             update={"train": pupil.config.train.model_copy(update={"steps": None, "epochs": epochs})}

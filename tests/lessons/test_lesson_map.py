@@ -32,4 +32,5 @@ def test_every_idea_is_told_in_one_sentence(lesson):
 
 @pytest.mark.parametrize("test", breaks())
 def test_every_break_fits_one_place_and_leaves_valid_python(test):
-    ast.parse(breaks()[test].edited())
+    for mistake in breaks()[test]:
+        ast.parse(mistake.edited())

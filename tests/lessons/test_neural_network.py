@@ -48,9 +48,9 @@ def test_L02_a_neuron_is_a_function_of_the_layer_before_it():
         layer.register_forward_hook(lambda layer, inputs, output: z.append(output))
     model(x)
     assert [x.size(-1), *(sums.size(-1) for sums in z)] == [784, 16, 16, 10]
-    for k in (1, 2):
-        before, layer = 1 / (1 + (-z[k - 1]).exp()), model.layers[k]
-        neuron = sum(before[:, i] * layer.weight[3, i] for i in range(16)) + layer.bias[3]
+    for k, layer in enumerate(model.layers):
+        before = x if k == 0 else 1 / (1 + (-z[k - 1]).exp())
+        neuron = sum(before[:, i] * layer.weight[3, i] for i in range(before.size(1))) + layer.bias[3]
         torch.testing.assert_close(z[k][:, 3], neuron, rtol=0, atol=1e-12)
 
 
@@ -115,16 +115,26 @@ def test_L08_a_bias_shifts_its_neuron_on_every_input():
     torch.testing.assert_close(model(x) - before, shift, rtol=0, atol=1e-12)
 
 
-def test_L09_without_an_activation_all_layers_are_one_affine_map():
+def off_any_affine_map(x: torch.Tensor, outputs: torch.Tensor) -> float:
+    """How far the outputs are from the nearest that a single weighted sum could give, at the worst."""
+    with_one = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
+    nearest = with_one @ torch.linalg.lstsq(with_one, outputs.detach()).solution
+    return (outputs - nearest).abs().max().item()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_L09_without_an_activation_all_layers_are_one_affine_map(name):
     """But what is a neural network?: only the squashing makes many layers more than a single weighted sum."""
-    model, (x, _) = double_mlp([6, 5, 4, 3], "relu"), examples(20, 6, 3)
+    model, (x, _) = double_mlp([6, 5, 4, 3], name), examples(200, 6, 3)
+    x = 30 * x  # far to both sides of where an activation bends
     matrix, offset = torch.eye(6, dtype=torch.float64), torch.zeros(6, dtype=torch.float64)
     for layer in model.layers:
         matrix, offset = layer.weight @ matrix, layer.weight @ offset + layer.bias
     affine = x @ matrix.mT + offset
-    assert not torch.allclose(model(x), affine, atol=0.01)
+    assert off_any_affine_map(x, model(x)) > 0.01
     model.activation = nn.Identity()
     torch.testing.assert_close(model(x), affine, rtol=0, atol=1e-12)
+    assert off_any_affine_map(x, model(x)) < 1e-10
 
 
 FORMULAS = {
@@ -136,12 +146,13 @@ FORMULAS = {
 }
 
 
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-12), (torch.float32, 1e-6)], ids=str)
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_L09_every_activation_is_its_formula(name):
+def test_L09_every_activation_is_its_formula(name, dtype, near):
     """But what is a neural network?: sigmoid is the older squashing, ReLU the modern one, and there are others."""
-    z = torch.linspace(-4, 4, 81, dtype=torch.float64)
-    by_hand = torch.tensor([FORMULAS[name](number) for number in z.tolist()], dtype=torch.float64)
-    torch.testing.assert_close(ACTIVATIONS[name](z), by_hand, rtol=0, atol=1e-12)
+    z = torch.cat([torch.linspace(-5, 5, 101), torch.linspace(-300, 300, 601)]).to(dtype)
+    by_hand = torch.tensor([FORMULAS[name](number) for number in z.tolist()], dtype=dtype)
+    torch.testing.assert_close(ACTIVATIONS[name](z), by_hand, rtol=near, atol=near)
 
 
 def test_L10_the_digit_network_has_13002_parameters():

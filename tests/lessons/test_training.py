@@ -57,6 +57,8 @@ def test_L32_what_is_held_out_never_moves_a_weight():
     )
     for step in range(3):
         assert update(real, step) == update(spoiled, step)
+        one, other = (evaluate(pupil.model, pupil.data, "val", cross_entropy) for pupil in (real, spoiled))
+        assert one != other  # it is looked at, and teaches nothing
     assert all(torch.equal(*pair) for pair in zip(real.parameters, spoiled.parameters, strict=True))
 
 
@@ -137,6 +139,23 @@ def test_L36_dropout_keeps_the_mean_of_what_it_thins_out():
     assert kept.float().mean().item() == pytest.approx(0.25, abs=0.02)
     torch.testing.assert_close(thinned[kept], whole[kept] / 0.25)
     assert thinned.mean().item() == pytest.approx(whole.mean().item(), rel=0.05)
+
+
+def test_L36_a_gpt_thins_out_its_vectors_and_keeps_their_mean():
+    """Techniques for training: in a GPT what each part adds loses numbers at random, and the rest is scaled up."""
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(vocab_size=99, n_layer=1, n_head=2, n_embd=64, context_length=64, dropout=0.75))
+    heard: list[tuple[Tensor, Tensor]] = []
+    for part in (gpt.dropout, gpt.blocks[0].dropout):
+        part.register_forward_hook(lambda layer, inputs, output: heard.append((inputs[0], output)))
+    gpt(torch.randint(99, (8, 64)))
+    assert len(heard) == 3  # the embedding, attention, the MLP
+    for whole, thinned in heard:
+        kept = thinned != 0
+        assert kept.float().mean().item() == pytest.approx(0.25, abs=0.02)
+        torch.testing.assert_close(thinned[kept], whole[kept] / 0.25)
+        lengths = (thinned @ whole.mT).diagonal(dim1=1, dim2=2).sum(), whole.square().sum()
+        assert lengths[0].item() == pytest.approx(lengths[1].item(), rel=0.05)  # on the mean nothing is lost
 
 
 def test_L36_dropout_of_nothing_changes_nothing():

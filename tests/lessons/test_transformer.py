@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lens.capture import capture
+from lens.logits import logit_lens
 from model import GPT, MLP, GPTConfig
 from model.gpt import Block
 from tests.lessons.helpers_b import drawn, small, small_gpt, vectors
@@ -84,14 +86,24 @@ def test_L79_layers_follow_one_another_each_with_its_own_weights():
     assert (model(text) - model.unembedding(model.norm(one(three(two(model.embedding(text))))))).abs().max() > 0.01
 
 
-def test_L79_every_layer_can_be_read_as_a_prediction():
+@pytest.mark.parametrize("idle", [0, 1, 2])
+def test_L79_every_layer_can_be_read_as_a_prediction(idle: int):
     """What is a GPT?: vectors are of one kind from first to last; where a layer adds nothing its reading stays."""
-    model, text = small_gpt(n_layer=2), torch.tensor([[3, 1, 4, 1, 5]])
-    read_after_one = model.unembedding(model.norm(model.blocks[0](model.embedding(text))))
-    for name, parameter in model.blocks[1].named_parameters():
+    model, text = small_gpt(n_layer=3), torch.tensor([[3, 1, 4, 1, 5]])
+    for name, parameter in model.blocks[idle].named_parameters():
         if name.startswith(("attention.out", "mlp.layers.1")):
             nn.init.zeros_(parameter)
-    torch.testing.assert_close(model(text), read_after_one)
+    found = logit_lens(model, capture(model, text))
+    assert found.tokens.shape == found.probabilities.shape == (4, 5)  # before the first layer, then after each
+    x = model.embedding(text)
+    for depth in range(4):
+        guess = model.unembedding(model.norm(x)).softmax(dim=-1).max(dim=-1)
+        assert torch.equal(found.tokens[depth], guess.indices[0])
+        torch.testing.assert_close(found.probabilities[depth], guess.values[0])
+        x = model.blocks[depth](x) if depth < 3 else x
+    for depth in range(3):
+        stays = torch.allclose(found.probabilities[depth], found.probabilities[depth + 1])
+        assert stays is (depth == idle)
 
 
 def test_L81_the_digit_network_has_13_002_parameters():
@@ -171,20 +183,23 @@ def gelu_tanh(z: Tensor) -> Tensor:
 )
 def test_L83_the_mlp_is_linear_bent_linear(settings: dict[str, Any], bend: Callable[[Tensor], Tensor]):
     """How LLMs store facts: linear, ReLU, linear; GPT-2 rounds the corner of the ReLU off."""
-    mlp, x = drawn(Block(small(**settings))).mlp, vectors(1, 5, 12)
+    mlp, x = drawn(Block(small(**settings))).mlp, vectors(1, 60, 12) * torch.logspace(-1, 3, 60).double()[:, None]
     up, up_bias, down, down_bias = mlp.parameters()
+    assert (x @ up.T + up_bias).min() < -100 and (x @ up.T + up_bias).max() > 100  # bent far out too
     torch.testing.assert_close(mlp(x), bend(x @ up.T + up_bias) @ down.T + down_bias)
 
 
 def test_L84_rows_ask_questions_and_columns_are_what_is_added():
     """How LLMs store facts: each neuron asks with a row of the first matrix and adds a column of the second."""
-    mlp, x = drawn(Block(small(activation="relu"))).mlp, vectors(12)
+    mlp = drawn(Block(small(activation="relu"))).mlp
     up, up_bias, down, down_bias = mlp.parameters()
-    added = down_bias.clone()
-    for row, bias, column in zip(up, up_bias, down.T, strict=True):
-        answer = max(0.0, (row @ x + bias).item())
-        added += answer * column
-    torch.testing.assert_close(mlp(x[None, None])[0, 0], added)
+    for x, clear in ((0.1 * vectors(12), 0.5), (vectors(12), 2), (30 * vectors(12), 60), (-30 * vectors(12), 60)):
+        added, answers = down_bias.clone(), []
+        for row, bias, column in zip(up, up_bias, down.T, strict=True):
+            answers.append((row @ x + bias).item())
+            added += max(0.0, answers[-1]) * column
+        assert min(answers) < -clear and max(answers) > clear  # some say no, some yes, and as clearly as that
+        torch.testing.assert_close(mlp(x[None, None])[0, 0], added)
 
 
 def test_L95_in_gpt_the_norm_comes_before_each_part():
