@@ -1,6 +1,7 @@
 """Sizes that are left open: chosen from the text and the time, and nothing else."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import OutOfMemoryError
 
-from configs.command import check
+from configs.command import check, read
 from configs.errors import UserError
 from configs.schema import Config, DataConfig, GPTConfig
 from data.corpus import open_corpus
@@ -16,6 +17,7 @@ from data.prepare import prepare
 from data.shards import Prepared
 from tests.conftest import ROOT
 from training.sizes import (
+    BUSY,
     DROPOUT,
     HELD_OUT,
     LADDER,
@@ -25,6 +27,7 @@ from training.sizes import (
     choose_rates,
     choose_split,
     chosen,
+    plan_text,
 )
 
 OPEN = {"model.kind": "gpt", "data.path": ["x"], "train.device": "cpu"}
@@ -213,3 +216,100 @@ def test_a_text_of_nearly_nothing_is_one_line(shell, workplace, text, hasty):
     code, out, err = shell("train.py", ROOT / "configs/text.toml", "--data.path", "t.txt")
     assert (code, out) == (2, "") and err.splitlines()[-1].startswith("error: ") and "Traceback" not in err
     assert not Path("runs").exists()
+
+
+FOX = "The quick brown fox jumps over the lazy dog.\n"  # 45 bytes, 30 different characters
+
+
+def numbers_of_the_table(
+    folder: Path, capsys, lines: int, seconds: dict[int, float], **more: object
+) -> dict[str, list]:
+    """The numbers in each row of what is chosen for so many foxes, where steps take `seconds` by layers and width."""
+    (folder / "fox.txt").write_text(FOX * lines)
+    asked = read(str(ROOT / "configs/text.toml")) | {"data.path": [str(folder / "fox.txt")], "train.device": "cpu"}
+    asked |= {name.replace("__", "."): value for name, value in more.items()}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    plan_text(check(asked, {}), None, lambda data, config: seconds[config.model.n_layer * config.model.n_embd])
+    rows = [line.split(maxsplit=1) for line in capsys.readouterr().err.splitlines()[1:]]
+    number = r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?"
+    return {name: re.findall(number, rest) for name, rest in rows if re.search(number, rest)}
+
+
+def test_every_number_of_what_is_chosen_is_arithmetic(tmp_path, capsys):
+    shown = numbers_of_the_table(tmp_path, capsys, 2_000, {2 * 64: 1.02, 4 * 64: 2.05})
+    small = 2 * (12 * 64 * 64 + 13 * 64) + 30 * 64 + 2 * 64
+    large = 4 * (12 * 64 * 64 + 13 * 64) + 30 * 64 + 2 * 64
+    read_by_small = round(BUSY * 5 * 60 / 1.02) * 16 * 64  # tokens in five minutes, evaluations left out
+    read_by_large = round(BUSY * 5 * 60 / 2.05) * 16 * 64
+    assert shown == {
+        "data.val_fraction": ["0.1", "9,000", "90,000"],
+        "data.tokenizer": ["30"],
+        "model.n_layer": [
+            "2",
+            f"{small:,}",
+            f"{read_by_small / small:.2g}",
+            f"{large:,}",
+            f"{read_by_large / large:.2g}",
+        ],
+        "model.n_head": ["2", "32"],
+        "model.n_embd": ["64"],
+        "model.context_length": ["64", "64"],
+        "train.batch_size": ["16", "1,024"],
+        "optim.lr": ["0.015"],
+        "optim.muon_lr": ["0.04"],
+    }
+
+
+def test_every_number_of_what_is_chosen_for_much_time_is_arithmetic(tmp_path, capsys):
+    ladder = {2 * 64: 0.01, 4 * 64: 0.01, 4 * 96: 0.01, 4 * 128: 0.1, 4 * 192: 1.7}
+    shown = numbers_of_the_table(tmp_path, capsys, 2_000, ladder, data__tokenizer="byte")
+    chosen_, larger = (4 * (12 * C * C + 13 * C) + 257 * C + 2 * C for C in (128, 192))
+    a_pass = 81_000 / (16 * 128)  # steps
+    steps = -(-30 * 81_000 // (16 * 128))  # thirty times through the text, which five minutes are more than enough for
+    slow = round(BUSY * 300 / 1.7) / a_pass * 81_000 / larger
+    assert shown == {
+        "data.val_fraction": ["0.1", "9,000", "90,000"],
+        "model.n_layer": ["4", f"{chosen_:,}", f"{30 * 81_000 / chosen_:.2g}", f"{larger:,}", f"{slow:.2g}"],
+        "model.n_head": ["2", "64"],
+        "model.n_embd": ["128"],
+        "model.context_length": ["128", "128"],
+        "train.batch_size": ["16", "2,048"],
+        "train.steps": [f"{steps:,}", "30", "2"],  # 1,187 steps of 0.1 s are 2 minutes
+        "model.dropout": ["0.1"],
+        "optim.lr": ["0.015"],
+        "optim.muon_lr": ["0.04"],
+    }
+
+
+def test_every_number_of_what_is_chosen_for_a_poem_is_arithmetic(tmp_path, capsys):
+    shown = numbers_of_the_table(tmp_path, capsys, 10, {2 * 64: 0.2, 4 * 64: 0.3}, model__dropout=0.0)
+    small, large = (L * (12 * 64 * 64 + 13 * 64) + 30 * 64 + 2 * 64 for L in (2, 4))
+    most = 30 * 450  # tokens; five minutes would be enough for more, which counts no more
+    assert shown == {
+        "data.val_fraction": ["0", "450"],
+        "data.tokenizer": ["30"],
+        "model.n_layer": [
+            "2",
+            f"{small:,}",
+            f"{most / small:.2g}",
+            f"{large:,}",
+            f"{most / large:.2g}",
+        ],
+        "model.n_head": ["2", "32"],
+        "model.n_embd": ["64"],
+        "model.context_length": ["64", "64"],
+        "train.batch_size": ["4", "256"],
+        "train.steps": ["200", f"{200 * 4 * 64 / 450:.0f}", "40"],  # 200 steps of 0.2 s
+        "optim.lr": ["0.015"],
+        "optim.muon_lr": ["0.04"],
+    }
+
+
+def test_epochs_and_batches_of_a_step_count_in_what_is_chosen(tmp_path, capsys):
+    more = {"train__minutes": None, "train__epochs": 2.2, "train__accumulate": 3}
+    shown = numbers_of_the_table(tmp_path, capsys, 2_000, {2 * 64: 1.0, 4 * 64: 1.0}, **more)
+    small, large = (L * (12 * 64 * 64 + 13 * 64) + 30 * 64 + 2 * 64 for L in (2, 4))
+    steps = round(2.2 * 81_000 / (3 * 16 * 64))
+    each = [f"{steps * 3 * 16 * 64 / parameters:.2g}" for parameters in (small, large)]
+    assert each == ["1.7", "0.88"]
+    assert shown["model.n_layer"] == ["2", f"{small:,}", each[0], f"{large:,}", each[1]]

@@ -46,3 +46,10 @@ def moments(config: Config) -> int:
 def state_bytes(config: Config) -> int:
     """Weights, gradients and the optimiser's memory: what training takes whatever the batch."""
     return SINGLE * (count_parameters(config) + count_parameters(config, learning=True) + moments(config))
+
+
+def checkpoint_bytes(config: Config) -> int:
+    """The size of a checkpoint: weights (of a LoRA run the adapters alone) and the optimiser's state."""
+    everything = what_learns(config)
+    saved = [p for p in everything if ".lora_" in p.name] or everything
+    return SINGLE * (sum(p.count for p in saved) + moments(config))

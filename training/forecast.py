@@ -28,11 +28,11 @@ def flops(config: Config) -> int:
     if isinstance(model, GPTConfig) and model.tied:
         found = [*found, found[0]._replace(name="unembedding.weight")]
     for p in found:
+        if isinstance(model, GPTConfig) and p.name.endswith("attention.out.weight"):  # it reads the heads' findings
+            total += 2 * model.context_length * model.n_embd * (2 + 4 * below)
         if len(p.shape) == 2 and not p.name.startswith("embedding."):
             total += p.count * (2 + 2 * p.learns + 2 * below)
         below = below or p.learns
-    if isinstance(model, GPTConfig):
-        total += model.n_layer * 2 * model.context_length * model.n_embd * (2 + 4 * below)
     return total
 
 
@@ -183,7 +183,8 @@ def time_rows(config: Config, place: Place | None, time: Time | None, peak: int,
 
 def scaled(value: float, unit: str) -> str:
     """A number with the prefix that leaves one to three digits before the point: 3.14e23 FLOP is 314 ZFLOP."""
+    rounded = float(f"{value:.3g}")  # 999,999 bytes are 1 MB, not 1e+03 kB
     for power, prefix in ((24, "Y"), (21, "Z"), (18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k"), (0, "")):
-        if value >= 10**power:
-            return f"{value / 10**power:.3g} {prefix}{unit}"
-    return f"{value * 1000:.3g} m{unit}" if value else f"0 {unit}"
+        if rounded >= 10**power:
+            return f"{rounded / 10**power:.3g} {prefix}{unit}"
+    return f"{rounded * 1000:.3g} m{unit}" if value else f"0 {unit}"

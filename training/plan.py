@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from configs.schema import Config, GPTConfig
 from data.dataset import Dataset
 from data.text import Text
 from training.clock import duration
+from training.cost import checkpoint_bytes, state_bytes
 from training.device import choose_compile, choose_device, choose_dtype, choose_threads
 from training.learner import Learner, build_learner, build_network
 
@@ -23,8 +25,6 @@ LONG = 5.0  # seconds of a step that is not made again to be timed
 EVALUATING = 0.4  # of a step's time that a batch takes in an evaluation, which has no backward pass
 SAVING = 4 * 10**8  # bytes of a checkpoint that are written, hashed and synced in a second
 AROUND = 2.0  # seconds of a run for the first step's memory, the curves and the way out
-BYTES_EACH = 4  # a float32: a weight, its gradient, a moment
-MOMENTS = {"sgd": 0, "rmsprop": 1, "adam": 2, "adamw": 2, "muon": 1}  # that are kept of each gradient, at least
 
 
 def with_vocabulary(asked: Config, data: Dataset) -> Config:
@@ -41,8 +41,8 @@ def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) 
     """The same run with a value for every `auto`, and the seconds of one step as `time_step` measures them."""
     train = asked.train
     if train.epochs is not None:
-        per_epoch = data.count("train") / (train.batch_size * train.accumulate)
-        asked = change(asked, steps=math.ceil(train.epochs * per_epoch), epochs=None)
+        examples = Fraction(str(train.epochs)) * data.count("train")  # 1.1 as it is written: 1.1 * 10 is over 11
+        asked = change(asked, steps=math.ceil(examples / (train.batch_size * train.accumulate)), epochs=None)
     config = on_this_machine(asked)
     seconds = time_step(config)
     evaluations = EVALUATIONS
@@ -114,10 +114,12 @@ def run_seconds(config: Config, data: Dataset, seconds: float) -> float:
     """Seconds of a whole run whose steps take so many each: steps, evaluations, checkpoints, and all around them."""
     train, evaluation = config.train, evaluation_seconds(config, data, seconds)
     assert train.steps is not None and train.eval_every and train.save_every
-    looks, saves = (1 + math.ceil(train.steps / every) for every in (train.eval_every, train.save_every))
-    count, learning = counts(config)
-    checkpoint = BYTES_EACH * (count + MOMENTS[config.optim.name] * learning) / SAVING
-    return train.steps * seconds + looks * evaluation + saves * checkpoint + AROUND
+    looks, saves, both = (
+        1 + math.ceil(train.steps / every)  # at step 0, every so many steps, and at the end
+        for every in (train.eval_every, train.save_every, math.lcm(train.eval_every, train.save_every))
+    )
+    saves += looks - both  # each evaluation is saved too
+    return train.steps * seconds + looks * evaluation + saves * checkpoint_bytes(config) / SAVING + AROUND
 
 
 def counts(config: Config) -> tuple[int, int]:
@@ -134,12 +136,11 @@ def count_parameters(config: Config, learning: bool = False) -> int:
 
 def require_memory(config: Config) -> None:
     """Raises UserError where weights, gradients and moments alone exceed the machine's memory."""
-    (count, learning), have = counts(config), memory(choose_device(config.train.device))
-    need = BYTES_EACH * (count + (1 + MOMENTS[config.optim.name]) * learning)
+    need, have = state_bytes(config), memory(choose_device(config.train.device))
     if have and need > have:
         raise UserError(
-            f"this network has {count:,} parameters; with gradients and the optimiser's moments they "
-            f"need {need / 1e9:,.0f} GB of the {have / 1e9:,.0f} GB here; use a smaller model.n_embd or n_layer"
+            f"this network has {count_parameters(config):,} parameters; with gradients and the optimiser's moments "
+            f"they need {need / 1e9:,.0f} GB of the {have / 1e9:,.0f} GB here; use a smaller model.n_embd or n_layer"
         )
 
 
