@@ -45,7 +45,8 @@ def digit_answers(activation: str = "sigmoid", reading: str = "sigmoid", hidden:
             for parameter in model.parameters():
                 parameter.mul_(4)
     images = torch.rand(5, 784)
-    return DigitAnswers(config, models.__getitem__, [10, 20, 30], 20, reading, images, "digits", tallies(config))
+    steps, right = [10, 20, 30], [3, 1, 4, 1, 5]
+    return DigitAnswers(config, models.__getitem__, steps, 20, reading, images, right, "digits", tallies(config))
 
 
 def unpacked(packed: dict) -> torch.Tensor:
