@@ -33,13 +33,15 @@ class DigitAnswers(Answers):
         best: int,
         reading: str,
         specimens: Float[Tensor, "B 784"],
+        answers: list[int],
         name: str,
         tallies: Tallies,
     ) -> None:
         """`at` brings a checkpoint to life; `best` is the one to begin with; `reading` is how outputs are read, softmax
-        or sigmoid; `specimens` are images to try."""
+        or sigmoid; `specimens` are images to try, `answers` the digits they show."""
         self.config, self.at, self.steps, self.best = config, at, steps, best
-        self.reading, self.specimens, self.name, self.tallies = reading, specimens, name, tallies
+        self.reading, self.specimens, self.answers = reading, specimens, answers
+        self.name, self.tallies = name, tallies
 
     @property
     def questions(self) -> dict[str, Question]:
@@ -55,6 +57,7 @@ class DigitAnswers(Answers):
             "reading": self.reading,
             "steps": self.steps,
             "best": self.best,
+            "answers": self.answers,
             "specimens": base64.b64encode(grey).decode(),
             "tallies": self.tallies,
         }

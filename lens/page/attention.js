@@ -1,6 +1,6 @@
 // Attention: every head of every layer on the text, as a grid and as lines, with the dot product behind each cell.
 import { atDusk, css, legend, paintGrid, styled } from "./color.js";
-import { card, choice, make, roving, sized, written } from "./dom.js";
+import { card, choice, make, roving, sized, stale, written } from "./dom.js";
 import { headsOf, products, turned } from "./heads.js";
 import { drawGrid, drawLines } from "./attention_pictures.js";
 import { ask } from "./source.js";
@@ -19,20 +19,23 @@ const MEANING = {
 export function attentionCard(network, report) {
   const state = { layer: 0, head: 0, stage: "pattern", layout: "lesson", form: "grid", query: 0, key: 0 };
   const layers = new Map(); // layer -> [{head, stages}]
-  let text = null, geometry = null;
+  let text = null, geometry = null, failed = false;
 
   const overview = make("div", { class: "heads", role: "group", "aria-label": "heads: a column for each layer" });
-  const thumbnails = new Map();
+  const thumbnails = new Map(), painted = new Set(); // canvases by "layer.head"; those that show this text
+  overview.style.gridTemplateRows = `repeat(${network.n_head + 1}, auto)`;
+  overview.append(make("span", { class: "note" }, "layer"),
+    ...Array.from({ length: network.n_head }, (_, head) => make("span", { class: "note row" }, `head ${head}`)));
   for (let layer = 0; layer < network.n_layer; layer++) {
-    const column = make("div", {}, make("span", { class: "note" }, `layer ${layer}`));
-    overview.append(column);
+    overview.append(make("span", { class: "note" }, String(layer)));
     for (let head = 0; head < network.n_head; head++) {
       const canvas = make("canvas", { "aria-hidden": "true", width: SMALL(network), height: SMALL(network) });
-      column.append(make("button", { type: "button", class: "head", "aria-label": `layer ${layer}, head ${head}`,
+      overview.append(make("button", { type: "button", class: "head", "aria-label": `layer ${layer}, head ${head}`,
         tabindex: layer + head ? -1 : 0, onclick: () => pick(layer, head) }, canvas));
       thumbnails.set(`${layer}.${head}`, canvas);
     }
   }
+  const later = make("p", { class: "note", hidden: true }, `Beyond ${MANY} tokens a head is computed when you choose it.`);
   roving(overview, () => 1, () => network.n_head);
 
   const named = { role: "application", "aria-label": "attention", "aria-describedby": "cell" };
@@ -41,16 +44,17 @@ export function attentionCard(network, report) {
   const strip = make("canvas", { class: "strip", "aria-hidden": "true" });
   const place = make("p", { class: "note" });
   const keys = make("div", { class: "legends" });
+  const chosen = make("div", {}, place, make("div", { class: "scroll" }, canvas), keys, readout, strip);
   const pickOne = (name) => (value) => { state[name] = value; draw(); };
   const element = card("attention", "Attention: who looks at whom",
     "Each query's word asks, each key's word answers, and softmax makes shares of the dot products, the later words hidden "
     + "before it (lesson: “Attention, step by step”).",
-    overview,
+    overview, later,
     make("div", { class: "choices" },
       choice("stage", STAGES, "pattern", pickOne("stage")),
       choice("layout", [["lesson", "lesson: a query is a column"], ["paper", "papers: a query is a row"]], "lesson", pickOne("layout")),
       choice("form", [["grid", "grid"], ["lines", "lines"]], "grid", pickOne("form"))),
-    place, make("div", { class: "scroll" }, canvas), keys, readout, strip);
+    chosen);
 
   /** The heads of a layer, asked for once for each text. */
   async function load(layer) {
@@ -67,30 +71,56 @@ export function attentionCard(network, report) {
     const found = layers.get(layer)?.[head];
     if (!found) return;
     const { T } = found.head, edge = SMALL(network);
-    const context = sized(thumbnails.get(`${layer}.${head}`), edge, edge);
-    paintGrid(context, turned(found.stages.pattern, T), T, edge / T, 1);
+    const canvas = thumbnails.get(`${layer}.${head}`);
+    paintGrid(sized(canvas, edge, edge), turned(found.stages.pattern, T), T, edge / T, 1);
+    painted.add(`${layer}.${head}`);
+    stale(false, canvas);
+  }
+
+  /** No thumbnail shows this text yet: those that follow in a moment are dimmed, the others cleared. */
+  function forget() {
+    const all = text.names.length <= MANY;
+    painted.clear();
+    later.hidden = all;
+    for (const canvas of thumbnails.values()) {
+      if (!all) sized(canvas, SMALL(network), SMALL(network));
+      stale(all, canvas);
+    }
   }
 
   async function pick(layer, head) {
     Object.assign(state, { layer, head });
     if (!text) return;
+    const { current } = text, wanted = () => current() && state.layer === layer && state.head === head;
+    press();
+    stale(true, chosen);
     try {
       await load(layer);
+      if (!wanted()) return;
       thumbnail(layer, head);
       draw();
+      if (failed) report(null);
+      failed = false;
     } catch (error) {
+      if (!wanted()) return;
+      failed = true;
       report(error);
+    }
+  }
+
+  function press() {
+    for (const [name, thumb] of thumbnails) {
+      const pressed = name === `${state.layer}.${state.head}`;
+      thumb.parentElement.setAttribute("aria-pressed", pressed);
+      thumb.parentElement.tabIndex = pressed ? 0 : -1;
     }
   }
 
   function draw() {
     const found = layers.get(state.layer)?.[state.head];
-    for (const [name, thumb] of thumbnails) {
-      const chosen = name === `${state.layer}.${state.head}`;
-      thumb.parentElement.setAttribute("aria-pressed", chosen);
-      thumb.parentElement.tabIndex = chosen ? 0 : -1;
-    }
+    press();
     if (!found) return;
+    stale(false, chosen);
     const values = found.stages[state.stage], limit = largest(values);
     const picture = { values, many: MANY, limit: state.stage === "pattern" ? 1 : limit, names: text.names, ...state };
     geometry = state.form === "grid" ? drawGrid(canvas, picture) : drawLines(canvas, picture);
@@ -113,7 +143,7 @@ export function attentionCard(network, report) {
       + (key > query ? "but the key comes later and is hidden: share 0." : `whose share after softmax is `
         + `${shown(stages.pattern[place])}, and times the value's length ${written(head.lengths[key])} it is `
         + `${shown(stages.weighted[place])}.`));
-    const width = Math.min(560, strip.parentElement.clientWidth - 34), context = sized(strip, width, 54), most = largest(parts);
+    const width = Math.min(560, strip.parentElement.clientWidth), context = sized(strip, width, 54), most = largest(parts);
     parts.forEach((part, d) => {
       context.fillStyle = css(part < 0 ? -0.75 : 0.75);
       const height = (25 * part) / most;
@@ -145,7 +175,7 @@ export function attentionCard(network, report) {
   });
   const redraw = () => {
     if (!text) return;
-    if (text.names.length <= MANY) for (const name of thumbnails.keys()) thumbnail(...name.split(".").map(Number));
+    for (const name of painted) thumbnail(...name.split(".").map(Number));
     draw();
   };
   atDusk(redraw);
@@ -163,6 +193,7 @@ export function attentionCard(network, report) {
     async show(asked) {
       text = asked;
       layers.clear();
+      forget();
       const T = asked.names.length;
       Object.assign(state, { query: T - 1, key: Math.min(state.key, T - 1) });
       canvas.setAttribute("aria-label", `attention of ${T} tokens; the arrow keys go from cell to cell`);
@@ -170,6 +201,7 @@ export function attentionCard(network, report) {
       if (!asked.current()) return;
       thumbnail(state.layer, state.head);
       draw();
+      stale(false, element);
     },
     async others() {
       if (text.names.length <= MANY) await Promise.all(Array.from({ length: network.n_layer }, (_, layer) => load(layer)));

@@ -6,16 +6,22 @@ import { turned } from "./heads.js";
 const WIDEST = 520;
 const MONO = "ui-monospace, 'DejaVu Sans Mono', Menlo, monospace";
 
-/** At most so many characters of a token. */
-function brief(name, most = 12) {
-  return name.length > most ? `${name.slice(0, most - 1)}…` : name;
+/** The beginning of a token: at most so many characters, and no wider than `room` pixels in the context's font. */
+function brief(context, name, most, room = Infinity) {
+  const signs = [...name];
+  const cut = (count) => (count < signs.length ? `${signs.slice(0, count - 1).join("")}…` : name);
+  let count = Math.min(signs.length, most);
+  while (count > 1 && context.measureText(cut(count)).width > room) count--;
+  return cut(count);
 }
 
 /** The grid; returns which cell lies under a point. */
 export function drawGrid(canvas, { values, limit, names, layout, query, key }) {
   const T = names.length, room = Math.min(WIDEST, canvas.parentElement.clientWidth || WIDEST);
-  const font = 11, labels = names.map((name) => brief(name));
-  const margin = 10 + 6.8 * Math.max(...labels.map((label) => label.length));
+  const font = 11, measured = canvas.getContext("2d");
+  measured.font = `${font}px ${MONO}`;
+  const labels = names.map((name) => brief(measured, name, 12));
+  const margin = 10 + Math.max(...labels.map((label) => Math.max(6.8 * label.length, measured.measureText(label).width)));
   const size = Math.max(2, Math.min(26, Math.floor((room - margin - 4) / T)));
   const context = sized(canvas, margin + T * size + 4, margin + T * size + 4);
   const lesson = layout === "lesson";
@@ -70,8 +76,8 @@ export function drawLines(canvas, { values, limit, names, many, query, key }) {
   context.textBaseline = "middle";
   context.font = `${Math.min(12, height + 1)}px ${MONO}`;
   names.forEach((name, place) => {
-    for (const [text, x, align, strong] of [[brief(name, 15), side - 8, "right", place === query],
-      [brief(name, 15), width - side + 8, "left", place === key]]) {
+    const text = brief(context, name, 15, side - 10);
+    for (const [x, align, strong] of [[side - 8, "right", place === query], [width - side + 8, "left", place === key]]) {
       context.textAlign = align;
       context.fillStyle = styled(strong ? "ink" : "soft");
       context.fillText(text, x, middle(place));

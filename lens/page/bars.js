@@ -1,5 +1,5 @@
 // The next token: all the scores of one place as bars, which the sliders change at once, and the choice among them.
-import { card, make, percent, slider } from "./dom.js";
+import { card, make, percent, slider, stale } from "./dom.js";
 import { distribution, drawn, ranked } from "./sampling.js";
 import { live, unpacked } from "./source.js";
 
@@ -12,8 +12,11 @@ function stops(all) {
   return [...few.filter((k) => k < all), all];
 }
 
-/** The card; `choose(token)` is called with the token that the text goes on with, `back()` to take one back. */
-export function barsCard(network, { choose, back }) {
+/**
+ * The card; `choose(token, more)` appends a token (`more`: of the same drawing as the one before), `back()` removes the
+ * last one, `undo()` brings back the text before the last change.
+ */
+export function barsCard(network, { choose, back, undo }) {
   const ks = stops(network.vocab_size);
   const sampling = { temperature: 1, topK: network.vocab_size, topP: 1 };
   const list = make("ol", { class: "bars", "aria-label": "likeliest next tokens" });
@@ -63,7 +66,7 @@ export function barsCard(network, { choose, back }) {
     const mine = ++writing;
     stop.disabled = false;
     for (let n = 0; n < count && mine === writing; n++) {
-      if (await choose(order[drawn(found.chances, Math.random())]) === false) break;
+      if (await choose(order[drawn(found.chances, Math.random())], n > 0) === false) break;
     }
     if (mine === writing) halt();
   }
@@ -74,14 +77,16 @@ export function barsCard(network, { choose, back }) {
   }
 
   const button = (text, act, off = !live) => make("button", { type: "button", disabled: off, onclick: act }, text);
-  const stop = button("Stop", halt, true);
+  const stop = button("Stop", halt, true), undoing = button("Undo", undo, true);
+  undoing.title = "bring back the text before the last change (Ctrl+Z)";
+  const cut = make("p", { class: "note" });
   const buttons = make("div", { class: "buttons" }, button("Draw a token", () => write(1)),
-    button("Draw 40", () => write(40)), stop, button("Take one back", () => { halt(); back(); }));
+    button("Draw 40", () => write(40)), stop, button("Take one back", () => { halt(); back(); }), undoing);
   const place = make("p", { class: "note" });
   const element = card("next", "The next token",
     "The last vector becomes a score for every token, and softmax with a temperature makes probabilities of the scores; "
     + "click one to go on with it (lesson: “What is a GPT?”).",
-    place, make("div", { class: "sliders" }, ...sliders.map((s) => s.element)), list, left, buttons,
+    place, make("div", { class: "sliders" }, ...sliders.map((s) => s.element)), list, left, cut, buttons,
     make("p", { class: "legend" }, make("span", { class: "swatch bar" }), "as the sliders have it",
       make("span", { class: "swatch ghost" }), "the network's own, at temperature 1"));
   if (!live) element.append(make("p", { class: "note" }, "This is an exported page: the sliders work, writing on needs "
@@ -89,15 +94,20 @@ export function barsCard(network, { choose, back }) {
 
   return {
     element, halt, sampling, sliders,
+    /** Whether there is an earlier text to bring back. */
+    undoable(yes) { undoing.disabled = !live || !yes; },
     /** The distribution after the filters, for whoever wants the numbers: [token, chance] by rank. */
     chances: () => Array.from(found.chances, (chance, rank) => [order[rank], chance]),
-    /** New scores, and after which text they come. */
-    show(packed, after) {
+    /** New scores, the token they come after, and how many tokens follow it, which a choice would remove. */
+    show(packed, after, following) {
       logits = unpacked(packed);
       order = ranked(logits);
       plain = distribution(logits, order, { temperature: 1, topK: order.length, topP: 1 }).chances;
       place.replaceChildren("after ", make("span", { class: "token" }, after), ":");
+      const them = following === 1 ? "the token that follows" : `the ${following.toLocaleString("en")} tokens that follow`;
+      cut.textContent = following && live ? `A choice here replaces ${them}; Undo brings them back.` : "";
       draw();
+      stale(false, element);
     },
   };
 }

@@ -1,6 +1,6 @@
 // The page of a digit network: draw, and watch every neuron; it is computed here, at every stroke.
 import { atDusk, legend, paintGrid } from "./color.js";
-import { card, make, percent, sized, slider, written } from "./dom.js";
+import { card, make, percent, sized, slider, stale, written } from "./dom.js";
 import { forward, networkOf, rowOf } from "./mlp.js";
 import { networkPicture } from "./network_view.js";
 import { drawingPad } from "./pad.js";
@@ -12,22 +12,36 @@ const LESSON = "(lesson: “But what is a neural network?”)";
 
 /** Build the page and show the first test image. */
 export async function digitPage(about, root, report) {
-  const state = { image: new Float32Array(SIDE * SIDE), network: null, chosen: { depth: 1, neuron: 0 }, specimen: -1, computed: null };
+  const state = { image: new Float32Array(SIDE * SIDE), network: null, chosen: { depth: 1, neuron: 0 }, specimen: -1, answer: null, computed: null };
   const networks = new Map();
   const specimens = bytes(about.specimens);
 
-  const pad = drawingPad((ink, width) => {
+  const see = (ink, width) => {
     state.image = centring.checked ? centred(ink, width) : shrunk(ink, width);
     draw();
+  };
+  const pad = drawingPad((ink, width) => {
+    state.answer = null;
+    see(ink, width);
   });
-  const centring = make("input", { type: "checkbox", checked: true });
-  const given = (image, example = false) => { state.image = image; pad.paint(image, example); draw(); };
+  const again = () => {
+    const drawing = pad.ink();
+    if (drawing) see(...drawing);
+  };
+  const centring = make("input", { type: "checkbox", checked: true, onchange: again });
+  const verdict = make("p", { class: "note verdict", "aria-live": "polite" });
+  const given = (image, { example = false, answer = null } = {}) => {
+    Object.assign(state, { image, answer });
+    pad.paint(image, example);
+    draw();
+  };
   const specimen = () => {
-    const place = (state.specimen = (state.specimen + 1) % (specimens.length / 784)) * 784;
-    given(Float32Array.from(specimens.subarray(place, place + 784), (grey) => grey / 255), true);
+    state.specimen = (state.specimen + 1) % about.answers.length;
+    const grey = specimens.subarray(state.specimen * 784, (state.specimen + 1) * 784);
+    given(Float32Array.from(grey, (value) => value / 255), { example: true, answer: about.answers[state.specimen] });
   };
   const button = (text, act, label = text) => make("button", { type: "button", "aria-label": label, onclick: act }, text);
-  const changed = (change) => () => given(change(state.image));
+  const changed = (change) => () => given(change(state.image), { answer: state.answer }); // a 7 that is moved is still a 7
   const buttons = make("div", { class: "buttons" },
     button("Blank", () => given(new Float32Array(SIDE * SIDE))), button("Noise", () => given(noise())), button("A test image", specimen),
     button("←", changed((image) => shifted(image, -1, 0)), "shift left"), button("→", changed((image) => shifted(image, 1, 0)), "shift right"),
@@ -48,31 +62,42 @@ export async function digitPage(about, root, report) {
     ? "Softmax turns the ten last sums into probabilities, which add up to 1 whatever is drawn"
     : "Each output is a neuron of its own between 0 and 1: they need not add up to 1, and all ten can be dark";
 
+  const network = card("network", "The network", `Each neuron lights up by its activation, and each line carries weight × activation; choose a neuron to see what it looks for ${LESSON}.`,
+    make("div", { class: "flow" }, input, picture.element), legend(-1, ["holds down", "excites", "the strongest line into each layer is full"]));
+  const reading = card("outputs", "What it reads", `${reads} ${LESSON}.`, outputs);
+  const chosen = card("chosen", "What a neuron looks for", `A neuron adds up its inputs times its weights; blue weights excite it, orange ones hold it down ${LESSON}.`, neuron);
+  const views = [network, reading, chosen, verdict];
+
   root.append(make("div", { class: "three" },
     card("draw", "Draw a digit", `The drawing becomes 784 activations, 0 for black and 1 for white, scaled and centred as the network's training images were ${LESSON}.`,
-      make("div", { class: "drawing" }, pad.element, make("div", {}, buttons,
+      make("div", { class: "drawing" }, pad.element, make("div", {}, verdict, buttons,
         make("label", { class: "check" }, centring, " centre what is drawn, as MNIST does")))),
-    card("network", "The network", `Each neuron lights up by its activation, and each line carries weight × activation; choose a neuron to see what it looks for ${LESSON}.`,
-      make("div", { class: "flow" }, input, picture.element), legend(-1, ["holds down", "excites", "the strongest line into each layer is full"]))),
+    network),
   make("div", { class: "two" },
     make("div", { class: "stacked" },
-      card("outputs", "What it reads", `${reads} ${LESSON}.`, outputs),
+      reading,
       card("training", "Through training", "The same image, read by the network as it was at each checkpoint (lesson: “Gradient descent”).",
         steps.element, make("div", { class: "buttons" }, playing))),
-    card("chosen", "What a neuron looks for", `A neuron adds up its inputs times its weights; blue weights excite it, orange ones hold it down ${LESSON}.`, neuron)),
+    chosen),
   parametersCard(about));
 
+  /** Reads with the network of a checkpoint; false if it can't be had. */
   async function at(step) {
+    const wanted = () => about.steps[Number(steps.input.value)] === step;
+    stale(true, ...views);
     try {
       if (!networks.has(step)) networks.set(step, ask("network", { step }).then(networkOf)); // asked for once
       const network = await networks.get(step);
-      if (about.steps[Number(steps.input.value)] !== step) return;
+      if (!wanted()) return true;
       state.network = network;
       report(null);
+      stale(false, ...views);
       draw();
+      return true;
     } catch (error) {
       networks.delete(step);
-      report(error);
+      if (wanted()) report(error);
+      return false;
     }
   }
 
@@ -81,7 +106,7 @@ export async function digitPage(about, root, report) {
     const mine = ++plays;
     for (let place = 0; place < about.steps.length && mine === plays; place++) {
       steps.set(place);
-      await at(about.steps[place]);
+      if (!await at(about.steps[place])) return; // the error stays in view
       await new Promise((resolve) => setTimeout(resolve, Math.min(600, 4000 / about.steps.length)));
     }
   }
@@ -102,7 +127,9 @@ export async function digitPage(about, root, report) {
   }
 
   function drawOutputs(values) {
-    const best = values.indexOf(Math.max(...values));
+    const best = values.indexOf(Math.max(...values)), { answer } = state;
+    verdict.textContent = answer === null ? ""
+      : `Test image ${state.specimen + 1} of ${about.answers.length}: a ${answer}, read as ${best}: ${best === answer ? "right" : "wrong"}.`;
     outputs.replaceChildren(...Array.from(values, (value, digit) => {
       const bar = make("span", { class: "bar" });
       bar.style.width = `${100 * value}%`;

@@ -65,6 +65,14 @@ export function roving(container, down, across) {
   });
 }
 
+/** Dims views whose answer belongs to an earlier question, until the new answer arrives; each view's `show` ends it. */
+export function stale(yes, ...elements) {
+  for (const element of elements) {
+    element.classList.toggle("stale", yes);
+    element.setAttribute("aria-busy", yes);
+  }
+}
+
 /** A number for people: 1,234 or 0.123. */
 export function written(value, digits = 2) {
   return Number.isInteger(value) && Math.abs(value) >= 1000 ? value.toLocaleString("en") : value.toFixed(digits);

@@ -1,6 +1,6 @@
 // The logit lens: what the vectors would say after each layer, if they were read then.
 import { atDusk, css, inkOn, legend } from "./color.js";
-import { card, make, percent } from "./dom.js";
+import { card, make, percent, stale } from "./dom.js";
 import { unpacked } from "./source.js";
 
 /** The card; `look(position)` is called with the place that is clicked. */
@@ -38,6 +38,7 @@ export function lensCard(network, look) {
         make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "reading"), ...names.map((name) => make("th", { scope: "col" }, name)))),
         make("tbody", {}, ...tokens.map(row)));
       paint();
+      stale(false, element);
     },
   };
 }

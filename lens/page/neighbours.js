@@ -1,5 +1,5 @@
 // A token's neighbours in the space of embeddings, by dot product and by cosine.
-import { card, make, written } from "./dom.js";
+import { card, make, stale, written } from "./dom.js";
 import { ask } from "./source.js";
 
 /** The card; `show(token)` asks for the neighbours of a token. */
@@ -25,10 +25,12 @@ export function neighboursCard(network) {
     element,
     async show(token) {
       last = token;
+      stale(true, element);
       const { dot, cosine } = await ask("neighbours", { token });
       if (token !== last) return;
       whose.replaceChildren("nearest to ", make("span", { class: "token" }, network.vocabulary[token]), ":");
       lists.replaceChildren(list("by cosine", cosine), list("by dot product", dot));
+      stale(false, element);
     },
   };
 }

@@ -19,10 +19,14 @@ export function drawingPad(inked) {
     waiting = true;
     requestAnimationFrame(() => {
       waiting = false;
-      const { data } = context.getImageData(0, 0, EDGE, EDGE), ink = new Float32Array(EDGE * EDGE);
-      for (let place = 0; place < ink.length; place++) ink[place] = data[4 * place] < 25.5 ? 0 : data[4 * place] / 255;
-      inked(ink, EDGE);
+      inked(inkOf(), EDGE);
     });
+  }
+
+  function inkOf() {
+    const { data } = context.getImageData(0, 0, EDGE, EDGE), ink = new Float32Array(EDGE * EDGE);
+    for (let place = 0; place < ink.length; place++) ink[place] = data[4 * place] < 25.5 ? 0 : data[4 * place] / 255;
+    return ink;
   }
 
   function line(x, y) {
@@ -73,6 +77,8 @@ export function drawingPad(inked) {
 
   return {
     element: make("div", { class: "padbox" }, canvas, mark),
+    /** What is on the pad, as `inked` gets it; null for an example, which the next stroke wipes away. */
+    ink: () => (example ? null : [inkOf(), EDGE]),
     /** Show an image of 28 x 28 on the pad; nothing is told. The first stroke wipes away one that is only an example. */
     paint(image, wiped = false) {
       example = wiped;

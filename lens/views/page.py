@@ -93,7 +93,8 @@ def digits(restored: Restored) -> DigitAnswers:
         return model
 
     steps = sorted(int(folder.name[5:]) for folder in step_folders(restored.folder / "checkpoints"))
-    images = open_digits(DataConfig(path=config.data.path), config.model.sizes, seed=0).splits["test"][0][:SPECIMENS]
+    images, labels = open_digits(DataConfig(path=config.data.path), config.model.sizes, seed=0).splits["test"]
     best, reading = restored.checkpoint.state.step, READINGS[config.train.loss]
     name, counted = restored.folder.name, tallies(config.model)
-    return DigitAnswers(config.model, at, steps, best, reading, images, name, counted)
+    answers = labels[:SPECIMENS].tolist()
+    return DigitAnswers(config.model, at, steps, best, reading, images[:SPECIMENS], answers, name, counted)

