@@ -4,6 +4,9 @@ Each filter is a function of a vector of scores; what it rules out gets -inf. Th
 Face's `generate`: the repetition penalty acts on the scores as the network gave them; the temperature comes next, for
 what top-p and min-p keep depends on it; then top-k, top-p, min-p, each among those the one before has left. The one
 division by the temperature is in `Unembedding.probabilities`, which every filter that needs probabilities asks.
+
+All of this happens on the CPU, on one copy of the scores for each step: a seed then means the same text on every
+device, and sums can be float64, which Apple's GPU lacks.
 """
 
 from collections.abc import Callable, Iterator
@@ -115,9 +118,9 @@ def distribution(
 def draw(probabilities: Float[Tensor, "V"], generator: torch.Generator | None = None) -> int:
     """One token, as often as it is likely: the first at which the sum of the probabilities exceeds a random number.
 
-    Drawn on the CPU, so that a seed means the same text on every device. (torch.multinomial draws V random numbers.)
+    The probabilities are on the CPU. (torch.multinomial would draw V random numbers.)
     """
-    total = probabilities.cpu().cumsum(dim=-1, dtype=torch.float64)
+    total = probabilities.cumsum(dim=-1, dtype=torch.float64)
     luck = torch.rand(1, generator=generator, dtype=torch.float64) * total[-1]
     return int(torch.searchsorted(total[:-1], luck, right=True))
 
@@ -138,7 +141,7 @@ class Drawn(NamedTuple):
     """which of the texts"""
     token: int
     logits: Tensor
-    """the network's scores of all V tokens, before any filter"""
+    """the network's scores of all V tokens, before any filter; float32, on the CPU"""
 
 
 def never(text: int, token: int) -> bool:
@@ -166,7 +169,7 @@ def grow(
     cache = KVCache(reader, len(texts), min(context, max(map(len, texts)) + max_tokens))
     for _ in range(max_tokens):
         rows = [texts[text] for text in alive]
-        logits = next_logits(reader, rows, [window_start(len(row), context) for row in rows], cache)
+        logits = next_logits(reader, rows, [window_start(len(row), context) for row in rows], cache).cpu().float()
         seen = None if sampling.repetition_penalty == 1 else tokens_in(rows, logits)
         chances = distribution(logits, sampling, seen)
         luck = [generators[text] for text in alive] if generators else [None] * len(alive)

@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from model import GPT, GPTConfig
 from model.cache import KVCache, Reader, next_logits
@@ -46,6 +48,35 @@ def stubborn(logits: list[float]) -> GPT:
         model.norm.bias.zero_()[0] = 1
         model.unembedding.weight[:, 0] = torch.tensor(logits)
     return model
+
+
+class OnAppleGPU(Tensor):
+    """A tensor that says it is on Apple's GPU: it refuses float64, and counts the copies that are made of it.
+
+    Its values are in `values`, on the CPU.
+    """
+
+    values: Tensor
+    copies = 0
+
+    @staticmethod
+    def __new__(cls, values: Tensor) -> "OnAppleGPU":
+        made = Tensor._make_wrapper_subclass(cls, values.shape, dtype=values.dtype, device="mps")
+        made.values = values
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, arguments=(), named=None):
+        named = dict(named or {})
+        to = named.pop("device", None)
+        leaves = function is torch.ops.aten._to_copy.default and to == torch.device("cpu")
+        result = function(*tree_map_only(cls, lambda tensor: tensor.values, arguments), **named)
+        if leaves:
+            cls.copies += 1
+            return result
+        if any(tensor.dtype == torch.float64 for tensor in tree_leaves(result)):
+            raise TypeError("the MPS framework doesn't support float64")
+        return tree_map_only(Tensor, cls, result)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -432,6 +463,24 @@ def test_what_has_no_probability_is_never_drawn(weights, seed):
 def test_not_even_a_luck_of_exactly_zero_draws_what_has_no_probability(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.zeros(1, dtype=torch.float64))
     assert draw(torch.tensor([0.0, 0.0, 0.5, 0.5])) == 2
+
+
+@pytest.mark.parametrize(("dtype", "penalty"), [(torch.float32, 1.0), (torch.bfloat16, 1.2)], ids=str)
+def test_a_device_without_float64_gives_the_text_of_a_cpu_after_one_copy_for_each_step(monkeypatch, dtype, penalty):
+    model, prompts, steps = reader(vocab_size=500, context_length=8).to(dtype), [[1, 2, 3], [4], [5, 6]], 12
+    sampling = Sampling(1.3, top_k=400, top_p=0.9, min_p=1e-4, repetition_penalty=penalty)
+
+    def texts() -> list[list[int]]:
+        luck = [seeded(row) for row in range(3)]
+        drawn = grow(model, prompts, steps, sampling, luck, lambda row, token: token % 7 == 0)
+        return [[token for _, token, scores in step if scores.device.type == "cpu"] for step in drawn]
+
+    on_cpu = texts()
+    monkeypatch.setattr("model.generate.next_logits", lambda *given: OnAppleGPU(next_logits(*given)))
+    OnAppleGPU.copies = 0
+    assert texts() == on_cpu and OnAppleGPU.copies == len(on_cpu) > 3
+    with pytest.raises(TypeError, match="float64"):
+        top_p(OnAppleGPU(torch.zeros(3)), 0.5)
 
 
 @pytest.mark.parametrize(
