@@ -6,7 +6,7 @@ EPOCHS ?= 60
 BIN := .venv/bin
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint types coverage shuffle campaign clean
+.PHONY: demo test test-data gpu lint types coverage shuffle campaign clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -27,6 +27,14 @@ demo: .venv/installed
 # Two processes at a time, each on one thread: two threads each get in one another's way on two cores.
 test: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+# Only the tests that need files from outside: PELLUCID_DATA=FOLDER make test-data.
+test-data: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -rs -m data
+
+# The cuda tests and a row of each benchmark on one GPU, in under four minutes: benchmarks/results/gpu.json.
+gpu: .venv/installed-dev
+	$(BIN)/python -m benchmarks.gpu
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

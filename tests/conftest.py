@@ -1,10 +1,14 @@
-"""What all tests share: shapes are checked while they run, and every run happens in a folder of its own."""
+"""What all tests share: shapes are checked while they run, every run happens in a folder of its own, and nothing
+reaches the network or a file from outside, but for tests marked `data`, which get PELLUCID_DATA.
+"""
 
+import importlib
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +17,23 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 import tests.shapes  # noqa: F401 - the hook below finds it as an attribute
+from tests.needs import without_data
 
 ROOT = Path(__file__).resolve().parents[1]
+OFFLINE = str(ROOT / "tests" / "offline")
+if OFFLINE not in os.environ.get("PYTHONPATH", "").split(os.pathsep):  # for the processes that tests start
+    os.environ["PYTHONPATH"] = os.pathsep.join([OFFLINE, *filter(None, [os.environ.get("PYTHONPATH")])])
+if OFFLINE not in sys.path:
+    sys.path.append(OFFLINE)
+importlib.import_module("no_network")  # from now on, so that no import of a test's uses it either
+
+DATA = Path(os.environ["PELLUCID_DATA"]).resolve() if os.environ.get("PELLUCID_DATA") else None
 HOOK = install_import_hook(["model", "data", "training", "lens"], "tests.shapes.check")
 
 settings.register_profile("thousand", max_examples=1000)  # pytest --hypothesis-profile=thousand
 
 if TYPE_CHECKING:
+    from data.bpe import BPETokenizer
     from data.text import Text
     from data.tokenizer import Tokenizer
 
@@ -46,11 +60,25 @@ Shell = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def tokens_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tokens are prepared in a temporary folder, not in the repository's."""
+def files_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Instead of data/files there is an empty temporary folder, for downloads and for prepared tokens."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("data.prepare.TOKENS", tmp_path_factory.mktemp("tokens"))
+        for module in ("fetch", "bpe"):
+            patch.setattr(f"data.{module}.FILES", tmp_path_factory.mktemp("files"))
         yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Only a test marked `data` sees PELLUCID_DATA; for all others, and their fixtures, it is a newcomer's machine."""
+    variables = {"PELLUCID_DATA": DATA, "TIKTOKEN_CACHE_DIR": DATA and DATA / "tiktoken"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, str(value))
+            if value is None or not item.get_closest_marker("data"):
+                patch.delenv(name)
+        return (yield)
 
 
 @pytest.fixture
@@ -91,13 +119,19 @@ def shell(workplace: Path, capfd: pytest.CaptureFixture[str]) -> Shell:
     return run
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked cuda need a GPU; where there is none they are skipped and say so."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests that lack a GPU or data, saying so, and leave campaigns out unless -m names them."""
     import torch
 
+    skips = {"cuda": None if torch.cuda.is_available() else "no NVIDIA GPU on this machine", "data": without_data(DATA)}
     for item in items:
-        if item.get_closest_marker("cuda") and not torch.cuda.is_available():
-            item.add_marker(pytest.mark.skip(reason="no NVIDIA GPU here"))
+        for marker, reason in skips.items():
+            if reason and item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+    if "campaign" not in config.option.markexpr:
+        campaigns = [item for item in items if item.get_closest_marker("campaign")]
+        config.hook.pytest_deselected(items=campaigns)
+        items[:] = [item for item in items if not item.get_closest_marker("campaign")]
 
 
 POEM = "The quick brown fox jumps over the lazy dog.\nPack my box with five dozen liquor jugs.\n" * 40
@@ -133,11 +167,24 @@ def without(monkeypatch):
 
 
 def data_folder() -> Path:
-    """PELLUCID_DATA; the calling test is skipped where it isn't set."""
-    named = os.environ.get("PELLUCID_DATA")
-    if not named:
-        pytest.skip("PELLUCID_DATA is not set")
-    return Path(named).resolve()
+    """PELLUCID_DATA, which has all files of `tests.needs.OUTSIDE`; the calling test must be marked `data`."""
+    folder = os.environ.get("PELLUCID_DATA")
+    if not folder:
+        pytest.fail("a test that needs files from outside must be marked: @pytest.mark.data")
+    return Path(folder)
+
+
+def gpt2_vocabulary() -> "BPETokenizer":
+    """GPT-2's own vocabulary; the calling test must be marked `data`."""
+    data_folder()
+    return read_gpt2_vocabulary()
+
+
+@cache
+def read_gpt2_vocabulary() -> "BPETokenizer":
+    from data.bpe import gpt2_tokenizer
+
+    return gpt2_tokenizer()
 
 
 def text_of(documents: list[str], tokenizer: "Tokenizer", context_length: int, seed: int = 0) -> "Text":

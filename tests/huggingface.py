@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 
 from model import GPT, GPTConfig
 from model.gpt2 import gpt2_config, to_gpt2
+from tests.needs import require
 from training.checkpoint import model_tensors
 
-transformers = pytest.importorskip("transformers")
+transformers = require("transformers")
 
 SIZES = [
     {"n_layer": 1, "n_head": 1, "n_embd": 8, "vocab_size": 11, "context_length": 6},

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from data.bpe import BPETokenizer, gpt2_tokenizer
+from data.bpe import BPETokenizer
 from data.byte_level import (
     CHARACTERS,
     END_OF_TEXT,
@@ -20,10 +20,11 @@ from data.byte_level import (
     to_tokenizer_json,
     written,
 )
-from tests.conftest import data_folder
+from tests.conftest import data_folder, gpt2_vocabulary
+from tests.needs import require
 
-transformers = pytest.importorskip("transformers")
-tokenizers = pytest.importorskip("tokenizers")
+transformers = require("transformers")
+tokenizers = require("tokenizers")
 
 BYTES = [bytes([byte]) for byte in range(256)]
 LEARNED = [
@@ -66,13 +67,6 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | pieces
 
 
 @pytest.fixture(scope="module")
-def gpt2() -> BPETokenizer:
-    """GPT-2's own vocabulary, where it is on this machine."""
-    data_folder()
-    return gpt2_tokenizer()
-
-
-@pytest.fixture(scope="module")
 def loaded(tmp_path_factory) -> Callable[[BPETokenizer], Any]:
     """What AutoTokenizer makes of our files."""
 
@@ -100,10 +94,10 @@ def random_string(draw: random.Random) -> str:
     return "".join(draw.choice(piece)() for _ in range(draw.randrange(40)))
 
 
-@pytest.mark.parametrize("kind", ["learned", "gpt2"])
-def test_2000_random_unicode_strings_are_encoded_by_autotokenizer_as_by_us(loaded, request, kind):
+@pytest.mark.parametrize("kind", ["learned", pytest.param("gpt2", marks=pytest.mark.data)])
+def test_2000_random_unicode_strings_are_encoded_by_autotokenizer_as_by_us(loaded, kind):
     """All 2,000, special tokens in the text included: there is no exception."""
-    ours = BPETokenizer(BYTES + LEARNED, "gpt2") if kind == "learned" else request.getfixturevalue("gpt2")
+    ours = BPETokenizer(BYTES + LEARNED, "gpt2") if kind == "learned" else gpt2_vocabulary()
     theirs, draw = loaded(ours), random.Random(0)
     strings = [random_string(draw) for _ in range(2000)]
     assert sum(END_OF_TEXT in text for text in strings) > 50
@@ -194,11 +188,12 @@ def test_gpt2_s_characters_for_bytes_are_those_of_tokenizers():
     assert all(run_of(written(run)) == run for run in [*BYTES, *LEARNED])
 
 
-def test_openai_s_files_are_the_vocabulary_of_tiktoken(gpt2):
+@pytest.mark.data
+def test_openai_s_files_are_the_vocabulary_of_tiktoken():
     """vocab.json and merges.txt as OpenAI published them, which tiktoken's cache holds under other names."""
     merges_txt, vocab = sorted((data_folder() / "tiktoken").iterdir(), key=lambda file: file.stat().st_size)
     tokenizer, rows = from_vocab_and_merges(vocab.read_bytes(), merges_txt.read_bytes())
-    assert tokenizer.ranks == gpt2.ranks and rows == list(range(50_257))
+    assert tokenizer.ranks == gpt2_vocabulary().ranks and rows == list(range(50_257))
 
 
 @thorough

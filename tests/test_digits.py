@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +67,15 @@ def shipped() -> Digits:
         return open_digits(DataConfig(path="mnist-5k"), SIZES, seed=1)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def full() -> dict[str, tuple[Tensor, Tensor]]:
     """MNIST with a tenth held out."""
     data_folder()
+    return read_mnist()
+
+
+@cache
+def read_mnist() -> dict[str, tuple[Tensor, Tensor]]:
     return mnist(0.1)
 
 
@@ -168,6 +174,7 @@ def test_the_test_images_are_the_same_however_much_is_held_out(shipped, monkeypa
     assert (other.count("train"), other.count("val")) == (4000, 0)
 
 
+@pytest.mark.data
 def test_mnist_is_its_files_byte_for_byte(full):
     held = np.concatenate([full["train"][0].numpy(), full["val"][0].numpy()])
     assert np.array_equal(held, idx("train-images-idx3-ubyte").reshape(-1, 784))
@@ -176,6 +183,7 @@ def test_mnist_is_its_files_byte_for_byte(full):
     assert np.array_equal(full["test"][1], idx("t10k-labels-idx1-ubyte"))
 
 
+@pytest.mark.data
 def test_mnist_has_the_labels_and_the_brightness_that_everybody_finds(full):
     images, labels = (torch.cat([full["train"][i], full["val"][i]]) for i in (0, 1))
     assert torch.bincount(labels).tolist() == LABEL_COUNTS["train"]
@@ -185,22 +193,26 @@ def test_mnist_has_the_labels_and_the_brightness_that_everybody_finds(full):
     assert levels.std(dtype=np.float64) == pytest.approx(0.30811, abs=5e-6)
 
 
+@pytest.mark.data
 def test_mnist_holds_out_its_last_tenth(full):
     assert [len(full[split][1]) for split in ("train", "val", "test")] == [54_000, 6_000, 10_000]
 
 
+@pytest.mark.data
 def test_grey_levels_are_the_bytes_over_255(full):
     data = Digits({"test": full["test"]})
     wanted = idx("t10k-images-idx3-ubyte").reshape(-1, 784) / np.float32(255)
     assert np.array_equal(data.splits["test"][0], wanted)
 
 
+@pytest.mark.data
 def test_where_mnist_is_at_hand_mnist_5k_is_tested_on_its_10000_test_images_too(full):
     data = open_digits(DataConfig(path="mnist-5k"), SIZES, seed=1)
     assert rows(data.splits["mnist-test"][0]) == rows(full["test"][0])
     assert data.splits["mnist-test"][1].equal(full["test"][1])
 
 
+@pytest.mark.data
 def test_mnist_5k_comes_from_mnists_training_images_alone(full, shipped):
     known = set(rows(full["train"][0])) | set(rows(full["val"][0]))
     ours = {row for split in ("train", "val", "test") for row in rows(shipped.splits[split][0])}
@@ -221,6 +233,7 @@ def offline(*_: object, **__: object) -> None:
     raise urllib.error.URLError("no network")
 
 
+@pytest.mark.data
 def test_mnist_5k_needs_no_network_where_only_some_of_mnist_is_there(tmp_path, monkeypatch):
     part = linked(tmp_path / "part", ["t10k-labels-idx1-ubyte"])
     monkeypatch.setenv("PELLUCID_DATA", str(part))
@@ -229,6 +242,7 @@ def test_mnist_5k_needs_no_network_where_only_some_of_mnist_is_there(tmp_path, m
     assert open_digits(DataConfig(path="mnist-5k"), SIZES, seed=1).count("test") == 1000
 
 
+@pytest.mark.data
 def test_mnists_files_may_lie_in_two_data_folders(tmp_path, monkeypatch):
     names = list(MNIST_FILES)
     ours, files = linked(tmp_path / "ours", names[:2]), linked(tmp_path / "files", names[2:])

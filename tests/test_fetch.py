@@ -217,6 +217,7 @@ def test_a_packed_file_of_mnists_is_unpacked_once_and_found_afterwards(answer):
     assert asked == [MNIST_URL + "some-idx3-ubyte.gz"]
 
 
+@pytest.mark.data
 def test_tiny_shakespeare_is_the_file_that_its_source_describes():
     content = (data_folder() / SHAKESPEARE.path).read_bytes()
     assert (hashlib.sha256(content).hexdigest(), len(content)) == (SHAKESPEARE.sha256, SHAKESPEARE.size)

@@ -149,16 +149,15 @@ def test_a_vocabulary_that_begins_with_end_of_text_is_put_in_our_order(tmp_path)
     torch.testing.assert_close(mine[..., sorted(rows)], other[..., numbers], rtol=0, atol=1e-5)
 
 
+@pytest.mark.data
 def test_without_tokenizer_files_50257_tokens_are_gpt_2_s_own(tmp_path):
-    from data.bpe import gpt2_tokenizer
-    from tests.conftest import data_folder
+    from tests.conftest import gpt2_vocabulary
 
-    data_folder()
     small = transformers.GPT2Config(n_layer=1, n_head=1, n_embd=4, n_positions=8)
     theirs = drawn(transformers.GPT2LMHeadModel(small))
     theirs.save_pretrained(tmp_path)
     base = folder_base(tmp_path)
-    assert base.tokenizer.to_json() == gpt2_tokenizer().to_json()
+    assert base.tokenizer.to_json() == gpt2_vocabulary().to_json()
     same_logits(theirs, base)
 
 

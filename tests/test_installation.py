@@ -16,10 +16,8 @@ def test_gpt2s_tokenizer_without_tiktoken_is_one_line(shell, tiny, without):
     assert code in (1, 2) and err.count("\n") == 1 and "pip install tiktoken" in err
 
 
+@pytest.mark.data
 def test_mnist_without_torchvision_is_one_line(shell, workplace, without):
-    from tests.conftest import data_folder
-
-    data_folder()
     (workplace / "d.toml").write_text('[model]\nkind = "mlp"\n[data]\npath = "mnist"\n[train]\nsteps = 1\n')
     without("torchvision")
     code, _, err = shell("train.py", "d.toml")

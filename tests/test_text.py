@@ -118,7 +118,10 @@ def stdlib() -> tuple[dict[str, str], ByteTokenizer]:
 
 @pytest.mark.parametrize(
     ("name", "kind", "val_fraction", "source"),
-    [("shakespeare", "char", 0.1, shakespeare), ("python-stdlib", "byte", 0.015, stdlib)],
+    [
+        pytest.param("shakespeare", "char", 0.1, shakespeare, marks=pytest.mark.data),
+        ("python-stdlib", "byte", 0.015, stdlib),
+    ],
 )
 def test_a_batch_is_windows_of_all_documents_in_a_row_from_starts_that_are_drawn(name, kind, val_fraction, source):
     texts, tokenizer = source()
@@ -163,8 +166,8 @@ def test_of_a_few_files_the_last_tenth_of_each_is_held_out(tmp_path):
     assert texts_of(data, "val") == "0" * 5 + "1" * 5 + "2" * 5
 
 
+@pytest.mark.data
 def test_tiny_shakespeare_is_1003854_characters_to_learn_from_and_111540_to_choose_by():
-    data_folder()
     data = opened("shakespeare", 256)
     assert data.prepared.counts == {"train": 1_003_854, "val": 111_540}
     assert data.tokenizer.vocab_size == 65

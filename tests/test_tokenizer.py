@@ -2,10 +2,8 @@
 
 import base64
 import json
-import os
 import re
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 from configs.errors import UserError
 from data.bpe import BPETokenizer, gpt2_tokenizer
 from data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer, decode, first_token, read_tokenizer
+from tests.conftest import gpt2_vocabulary
 
 BYTES = [bytes([byte]) for byte in range(256)]
 MERGED = [b"th", b"he", b"the", b"an", b"ing", b"in", "é".encode(), b" t", b"aa", b"aaaa"]
@@ -39,15 +38,6 @@ def reread(tokenizer: Tokenizer) -> Tokenizer:
     return read_tokenizer(tokenizer.file, "tokenizer.json")
 
 
-@pytest.fixture(scope="module")
-def gpt2() -> BPETokenizer:
-    """GPT-2's own vocabulary, where it is on this machine."""
-    places = [os.environ.get("TIKTOKEN_CACHE_DIR"), os.path.join(os.environ.get("PELLUCID_DATA", ""), "tiktoken")]
-    if not any(place and any(Path(place).glob("*")) for place in places):
-        pytest.skip("neither TIKTOKEN_CACHE_DIR nor PELLUCID_DATA leads to GPT-2's vocabulary")
-    return gpt2_tokenizer()
-
-
 @thorough
 @example(TRICKY)
 @given(texts)
@@ -59,21 +49,24 @@ def test_decode_undoes_encode(text):
         assert all(0 <= token < tokenizer.vocab_size for token in tokens.tolist())
 
 
+@pytest.mark.data
 @thorough
 @example(text=TRICKY)
 @given(text=texts)
-def test_gpt2_gives_the_numbers_that_tiktoken_gives_and_the_text_back(gpt2, text):
+def test_gpt2_gives_the_numbers_that_tiktoken_gives_and_the_text_back(text):
     import tiktoken
 
+    gpt2 = gpt2_vocabulary()
     tokens = gpt2.encode(text).tolist()
     assert tokens == tiktoken.get_encoding("gpt2").encode_ordinary(text)
     assert decode(gpt2, tokens) == text
 
 
-def test_gpt2_has_its_50257_tokens_and_end_of_text_is_the_last(gpt2):
+@pytest.mark.data
+def test_gpt2_has_its_50257_tokens_and_end_of_text_is_the_last():
     import tiktoken
 
-    theirs = tiktoken.get_encoding("gpt2")
+    gpt2, theirs = gpt2_vocabulary(), tiktoken.get_encoding("gpt2")
     assert gpt2.vocab_size == theirs.n_vocab == 50_257
     assert gpt2.end_of_text == theirs.eot_token
     assert all(gpt2.token_bytes(t) == theirs.decode_single_token_bytes(t) for t in range(0, 50_256, 7))
@@ -136,7 +129,9 @@ def test_different_tokenizers_have_different_hashes():
     assert len({tokenizer.sha256 for tokenizer in (*alphabets, ByteTokenizer(), small_bpe(), swapped)}) == 6
 
 
-def test_gpt2_read_back_from_its_file_gives_the_same_numbers(gpt2):
+@pytest.mark.data
+def test_gpt2_read_back_from_its_file_gives_the_same_numbers():
+    gpt2 = gpt2_vocabulary()
     assert reread(gpt2).encode(TRICKY).tolist() == gpt2.encode(TRICKY).tolist()
 
 
@@ -150,7 +145,9 @@ def test_special_tokens_in_a_users_text_stay_text(before, after):
         assert decode(tokenizer, tokens) == text
 
 
-def test_special_tokens_stay_text_for_gpt2_too(gpt2):
+@pytest.mark.data
+def test_special_tokens_stay_text_for_gpt2_too():
+    gpt2 = gpt2_vocabulary()
     assert gpt2.end_of_text not in gpt2.encode("<|endoftext|>").tolist()
 
 

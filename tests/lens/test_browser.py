@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -24,8 +23,9 @@ from lens.views import look
 from lens.views.parameters import tallies
 from model import GPT, GPTConfig
 from model.generate import Sampling, distribution
-from tests.conftest import data_folder
+from tests.conftest import gpt2_vocabulary
 from tests.lens.test_page import PROMPT, digit_answers, text_answers
+from tests.needs import chromium, require
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -44,25 +44,23 @@ tokenizer = "byte"
 steps = 1
 """  # the network of text_answers
 MARGIN = 16.8  # pixels beside the grid of attention, where every token is one letter
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+NO_NAMES = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"  # chromium looks nothing up
+SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", NO_NAMES]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
     """Debian's chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no chromium here: apt install chromium")
+    playwright = require("playwright.sync_api")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=SWITCHES)
+        browser = started.chromium.launch(executable_path=chromium(), args=SWITCHES)
         yield browser
         browser.close()
 
 
 def served(answers) -> Iterator[str]:
     """The address of a page that is being served."""
-    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    uvicorn = require("uvicorn")
     from lens.server import listen, page_server
 
     listener = listen(None)
@@ -931,14 +929,12 @@ def test_the_page_fits_light_and_dark_down_to_a_tablet(open_page, text_address, 
 
 
 @pytest.mark.campaign
+@pytest.mark.data
 @pytest.mark.timeout(300)
 def test_a_network_of_gpt_2s_size_answers_a_prompt_that_is_typed(open_page):
-    from data.bpe import gpt2_tokenizer
-
-    data_folder()
     torch.manual_seed(0)
     model = GPT(GPTConfig()).eval()
-    large = TextAnswers(model, gpt2_tokenizer(), "large", PROMPT, tallies(model.config))
+    large = TextAnswers(model, gpt2_vocabulary(), "large", PROMPT, tallies(model.config))
     for address in served(large):
         page = open_page(address)
         assert "124,439,808 parameters" in page.locator("#facts").text_content()

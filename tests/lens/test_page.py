@@ -25,6 +25,7 @@ from lens.views.parameters import tallies
 from model import GPT, MLP, GPTConfig, MLPConfig
 from model.quantize import QuantizedLinear, quantize
 from tests.conftest import ROOT
+from tests.needs import require
 
 PROMPT = "class <script>alert(1)</script>"
 
@@ -67,7 +68,7 @@ def answers() -> TextAnswers:
 
 @pytest.fixture(scope="module")
 def client(answers: TextAnswers):
-    pytest.importorskip("fastapi")
+    require("fastapi")
     from fastapi.testclient import TestClient
 
     from lens.server import page_server
@@ -191,7 +192,7 @@ def test_a_mistake_is_one_line_of_json(client):
 
 
 def test_the_server_listens_on_this_machine_alone():
-    pytest.importorskip("uvicorn")
+    require("uvicorn")
     from lens.server import listen
 
     with listen(None) as first:
