@@ -1,13 +1,12 @@
 """A run is handed on: its network and tokenizer in the files that other software reads."""
 
-import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from configs.errors import OneLineParser, UserError, answer
+from configs.files import whole_folder
 from configs.schema import GPTConfig
 from training.run import read_record, run_folder
 
@@ -45,21 +44,6 @@ def understand(arguments: list[str]) -> Request:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{given.folder} is there already, and only a new or an empty folder is written to")
     return Request(run, given.checkpoint, folder, given.quantize or given.format)
-
-
-@contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write into, which takes its name once all is written; if that fails, nothing is left."""
-    beside = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
-    try:
-        yield beside
-        if folder.exists():
-            folder.rmdir()  # it is empty
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def as_transformers(request: Request, folder: Path) -> str:
@@ -112,7 +96,8 @@ FORMATS: dict[str, Callable[[Request, Path], str]] = {"transformers": as_transfo
 
 def main(request: Request) -> None:
     """Write the folder and say what is in it."""
-    with written_whole(request.folder) as beside:
+    request.folder.parent.mkdir(parents=True, exist_ok=True)
+    with whole_folder(request.folder, remove=Path.rmdir) as beside:  # which it refuses if files were put there
         said = FORMATS[request.format](request, beside)
     print(f"{request.folder} holds {said}", file=sys.stderr)
 

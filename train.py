@@ -73,7 +73,9 @@ def train(job: Job, interruption: Interruption) -> int:
         stopping, last = stop(), step == steps or world.any(time.monotonic() > deadline)
         look = last or step % config.train.eval_every == 0
         if (look or stopping or step % config.train.save_every == 0) and step != resumed and world.leads:
-            state = checkpoint.State(step=step, log_bytes=run.log_bytes())
+            state = checkpoint.State(
+                step=step, log_bytes=run.length("log.jsonl"), samples_bytes=run.length("samples.txt")
+            )
             checkpoint.save(run.checkpoints, state, learner.model, learner.optimizers)
         if look and not stopping:
             examine(learner, run, step, stop)
@@ -86,7 +88,7 @@ def train(job: Job, interruption: Interruption) -> int:
         if step % config.log.every == 0:
             run.log(step=step, loss=loss, lr=rate, grad_norm=length)
             run.time(step=step)
-            show_step(bar, step, steps, loss)
+        show_step(bar, step, loss, config.log.every)
     bar.close()
     if world.leads:
         draw_curves(run.folder)

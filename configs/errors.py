@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import NoReturn, TypeVar
 
+from configs.terminal import drop_stdout, secure_streams, settle_stdout
+
 T = TypeVar("T")
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 LONGEST = 4000  # characters of a message; what a file holds may be quoted in it
@@ -62,8 +64,9 @@ class OneLineParser(argparse.ArgumentParser):
 
 def answer(main: Callable[[], int | None]) -> int:
     """Run a script's main function and turn what goes wrong into one line and an exit code."""
+    secure_streams()
     try:
-        return main() or 0
+        return written(main) or 0
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
@@ -73,12 +76,25 @@ def answer(main: Callable[[], int | None]) -> int:
         print(f"error: this needs {error.name}, which is not installed: pip install {error.name}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stdout()
         return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {one_line(where + (error.strerror or str(error)))}", file=sys.stderr)
         return 1
+    finally:
+        settle_stdout()
+
+
+def written(main: Callable[[], int | None]) -> int | None:
+    """What `main` returns, once all that it printed is written; raises OSError here, not at exit, if that fails."""
+    try:
+        result = main()
+    except SystemExit:  # after --help and --list
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return result
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from configs.errors import UserError
+from configs.files import write_whole
 from configs.schema import DataConfig
 from data.dataset import IGNORED, Batch
 from data.fetch import Source, fetch, folders, local
@@ -173,6 +174,6 @@ def mnist_file(name: str, unpacked: str, packed: str, size: int) -> Path:
     if found := local(path, unpacked):
         return found
     archive = fetch(Source(path + ".gz", MNIST_URL + name + ".gz", packed, size))
-    part = archive.with_suffix(".part")
-    part.write_bytes(gzip.decompress(archive.read_bytes()))
-    return part.replace(archive.with_suffix(""))
+    file = archive.with_suffix("")
+    write_whole(file, gzip.decompress(archive.read_bytes()))
+    return file

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from configs.errors import UserError
-from configs.files import require_file
+from configs.files import require_file, whole_file
 
 FILES = Path(__file__).parent / "files"
 TIMEOUT = 30  # seconds without a byte
@@ -55,34 +55,33 @@ def fetch(source: Source) -> Path:
     """The file of this source, downloaded into data/files unless a data folder has it already.
 
     Raises UserError when there is no network, naming the place for a copy made by hand, and when what
-    arrives is not what it should be; nothing is left behind then but a `.part` file to be overwritten.
+    arrives is not what it should be; nothing is left behind then.
     """
     found = local(source.path, source.sha256)
     return found if found else download(source, FILES / source.path)
 
 
 def download(source: Source, target: Path) -> Path:
-    """Fetch into `target.part`, check, then rename. Raises UserError as `fetch` does."""
+    """Fetch, check, then rename. Raises UserError as `fetch` does."""
     if not source.url.startswith("https://"):
         raise UserError(f"{source.url}: only https is trusted")
-    part = target.with_name(target.name + ".part")
     print(f"downloading {source.url} ({source.size / 1e6:.1f} MB)", file=sys.stderr)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(source.url, timeout=TIMEOUT) as response, part.open("wb") as file:
+        with urllib.request.urlopen(source.url, timeout=TIMEOUT) as response, whole_file(target) as beside:
             if not response.url.startswith("https://"):
                 raise UserError(f"{source.url} redirects to {response.url}: only https is trusted")
-            copy(response, file, source)
+            with beside.open("wb") as file:
+                copy(response, file, source)
+            if sha256(beside) != source.sha256:
+                raise UserError(f"{source.url} sent something else: its SHA-256 should be {source.sha256}")
+            return target
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
             f"cannot download {source.url} ({reason}); fetch it by hand and put it at {target}, "
             f"or set PELLUCID_DATA to a folder that has {source.path}"
         ) from error
-    if sha256(part) != source.sha256:
-        part.unlink()
-        raise UserError(f"{source.url} sent something else: its SHA-256 should be {source.sha256}")
-    return part.replace(target)
 
 
 def copy(response, file, source: Source) -> None:

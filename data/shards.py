@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from tqdm import tqdm
 
 from configs.errors import reason as why
-from configs.files import Damaged, small
+from configs.files import Damaged, small, write_whole
 from configs.schema import Count, Settings
 from data.progress import progress
 from data.tokenizer import Tokenizer, tokenizer_in
@@ -142,7 +142,7 @@ def shard_file(folder: Path, split: str, number: int) -> Path:
 
 def write_index(folder: Path, index: Index) -> None:
     """Write index.json."""
-    (folder / "index.json").write_text(Sealed(index=index, sha256=index.sha256).model_dump_json(indent=1))
+    write_whole(folder / "index.json", Sealed(index=index, sha256=index.sha256).model_dump_json(indent=1))
 
 
 def read_index(folder: Path) -> Index:

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 from tqdm import tqdm
 
+from configs.errors import UserError
+from configs.files import lock, open_lock, whole_folder, write_whole
 from data.corpus import PIECE, Corpus, Piece
 from data.fetch import sha256
 from data.progress import progress
@@ -27,9 +28,7 @@ def write(folder: Path, corpus: Corpus, val_fraction: float, wanted: Tokenizer |
     """Make the folder: all of it, or nothing if anything goes wrong."""
     cuts = corpus.cuts(val_fraction)
     tokenizer = wanted if isinstance(wanted, Tokenizer) else make_tokenizer(wanted, corpus, cuts)
-    beside = folder.with_name(f"{folder.name}.partial")
-    beside.mkdir()
-    try:
+    with whole_folder(folder) as beside:  # an older one is damaged
         dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
         with progress("tokenizing", corpus.byte_count) as bar:
             made = {
@@ -39,13 +38,7 @@ def write(folder: Path, corpus: Corpus, val_fraction: float, wanted: Tokenizer |
         splits = {split: described for split, described in made.items() if described}
         described = {"corpus": corpus.sha256, "document_count": corpus.document_count, "tokenizer": tokenizer.sha256}
         write_index(beside, Index(**described, dtype=dtype, splits=splits))
-        (beside / "tokenizer.json").write_text(tokenizer.file)
-        if folder.exists():  # it is damaged
-            shutil.rmtree(folder)
-        beside.rename(folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+        write_whole(beside / "tokenizer.json", tokenizer.file)
 
 
 def write_split(folder: Path, split: str, parts: Iterable[tuple[np.ndarray, int]], bar: tqdm) -> Split | None:
@@ -105,31 +98,15 @@ def encode(batch: list[Piece], tokenizer: Tokenizer, dtype: str) -> tuple[np.nda
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Wait until nobody else prepares anything in this folder; what others left unfinished is cleared away."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        lock(file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}", 1) from error
+    with open_lock(folder / ".lock") as file:
+        lock(file, held=lambda: print("waiting for another process that prepares tokens", file=sys.stderr))
         for dead in folder.glob("*.partial"):
             shutil.rmtree(dead, ignore_errors=True)
         yield
-
-
-def lock(file: TextIO) -> None:
-    """Lock the file until it is closed; wait as long as another process has it locked."""
-    if os.name == "nt":
-        import msvcrt
-
-        while True:
-            try:
-                return msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-            except OSError:  # after ten seconds
-                continue
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print("waiting for another process, which prepares tokens too", file=sys.stderr)
-        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import NullFormatter
 
+from configs.files import whole_file
 from lens.seen import wrapped
 
 BLUE, RED, INK, GREY = "#0072B2", "#D55E00", "#222222", "#999999"
@@ -44,7 +45,9 @@ STYLE = {
 def save(draw: Callable[[], Figure], file: Path) -> None:
     """Draw a picture into a file, whose ending says how."""
     with matplotlib.rc_context(STYLE):
-        draw().savefig(file)
+        figure = draw()
+        with whole_file(file) as beside:
+            figure.savefig(beside, format=file.suffix[1:].lower())
 
 
 def canvas(width: float, height: float, title: str, sentence: str = "") -> Figure:

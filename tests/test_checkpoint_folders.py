@@ -11,15 +11,16 @@ import pytest
 import torch
 from torch import nn
 
+from configs import files
 from configs.errors import UserError
-from configs.files import Damaged
+from configs.files import Damaged, sync
 from data.fetch import sha256
 from model import GPT
 from tests.test_checkpoint import CONFIG, flip, saved, trained
 from training import checkpoint, manifest
 from training.checkpoint import State
 from training.run import Run
-from training.tensorfile import LARGEST_HEADER, open_tensors, read_tensors, sync
+from training.tensorfile import LARGEST_HEADER, open_tensors, read_tensors
 
 
 def answered(folder: Path, message: str) -> None:
@@ -102,7 +103,7 @@ def test_eight_bits_cant_learn_on(tmp_path):
 
 
 def test_what_was_logged_after_the_last_checkpoint_is_forgotten(tmp_path):
-    (tmp_path / "log.jsonl").write_text("x" * 100)
+    (tmp_path / "log.jsonl").write_text(10 * ("x" * 9 + "\n"))
     with Run(tmp_path) as run:
         run.checkpoints.mkdir()
         checkpoint.save(run.checkpoints, State(step=5, log_bytes=70), *trained())
@@ -129,7 +130,7 @@ def test_a_whole_twin_takes_the_place_of_the_older_one(tmp_path):
     older = saved(tmp_path, 5, "sgd")
     older.rename(tmp_path / "elsewhere")
     newer = saved(tmp_path, 5, "adamw")
-    newer.rename(manifest.partial_of(newer))
+    newer.rename(files.partial_of(newer))
     (tmp_path / "elsewhere").rename(older)  # killed before the older one was removed
     checkpoint.adopt(tmp_path)
     assert [folder.name for folder in tmp_path.iterdir()] == ["step-000005"]
@@ -139,7 +140,7 @@ def test_a_whole_twin_takes_the_place_of_the_older_one(tmp_path):
 def test_writing_again_replaces_the_folder_and_what_was_left_of_an_attempt(tmp_path):
     folder = tmp_path / "runs" / "step-000005"
     (tmp_path / "runs").mkdir()
-    beside = manifest.partial_of(folder)
+    beside = files.partial_of(folder)
     assert beside == tmp_path / "runs" / ".step-000005.partial"
     for text in ("one", "two"):
         beside.mkdir()
@@ -168,14 +169,14 @@ def test_a_disk_that_refuses_leaves_the_older_folder_and_nothing_half(tmp_path, 
     def kept(path: Path, ignore_errors: bool = False) -> None:
         remove(path, ignore_errors) if ignore_errors else full()
 
-    monkeypatch.setattr(*((manifest, "save_file", full) if when == "filling" else (manifest.shutil, "rmtree", kept)))
+    monkeypatch.setattr(*((manifest, "save_file", full) if when == "filling" else (shutil, "rmtree", kept)))
     tensors = {"a.safetensors": {"x": torch.zeros(1000), "y": torch.zeros(250)}}
     with pytest.raises(UserError) as caught:
         manifest.write(folder, tensors, {"text": "new"})
     said = f"{folder} (5,000 bytes) can't be written: No space left on device; what was saved before is good: "
     assert str(caught.value).startswith(said) and caught.value.exit_code == 1
     assert (folder / "text").read_text() == "old"
-    assert manifest.partial_of(folder).exists() == (when == "renaming")  # whole, so that `adopt` can take it up
+    assert files.partial_of(folder).exists() == (when == "renaming")  # whole, so that `adopt` can take it up
 
 
 def test_no_half_of_a_run_is_begun_where_a_run_was_deleted(tmp_path):
@@ -187,16 +188,17 @@ def test_no_half_of_a_run_is_begun_where_a_run_was_deleted(tmp_path):
 
 def test_all_that_is_saved_is_on_the_disk_before_it_is_said_to_be(tmp_path, monkeypatch):
     synced: list[str] = []
-    for module in (manifest, checkpoint):
+    for module in (files, checkpoint):
         monkeypatch.setattr(module, "sync", lambda path: synced.append(path.name))
     folder = saved(tmp_path)
-    partial = manifest.partial_of(folder).name
-    assert sorted(synced[:-2]) == ["manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"]
+    partial = files.partial_of(folder).name
+    names = ["manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"]
+    assert sorted(synced[-6:-2]) == names
     assert synced[-2:] == [partial, tmp_path.name]
     synced.clear()
     checkpoint.set_best(tmp_path, 5)
-    assert synced == [".best.partial", tmp_path.name]
-    folder.rename(manifest.partial_of(folder))
+    assert synced == [f".best.{os.getpid()}.partial", tmp_path.name]
+    folder.rename(files.partial_of(folder))
     synced.clear()
     checkpoint.adopt(tmp_path)
     assert synced == [tmp_path.name]

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 import train
+from configs import files
 from configs.errors import UserError
 from data.digits import Digits
 from tests.processes import fingerprint, training, untimed
 from tests.test_checkpoint import saved
-from training import checkpoint, manifest
+from training import checkpoint
 from training.alarm import Spikes
 from training.run import Run, read_log
 
@@ -67,7 +68,7 @@ INGREDIENTS = {
     "Muon's momentum": lambda patch: patch.setattr(checkpoint, "read_tensors", zeroed("/momentum_buffer")),
     "the step (one too few)": lambda patch: patch.setattr(checkpoint, "resume", one_step_off(-1)),
     "the step (one too many)": lambda patch: patch.setattr(checkpoint, "resume", one_step_off(1)),
-    "the length of the log": lambda patch: patch.setattr(Run, "cut_log", lambda *args: None),
+    "the length of the log": lambda patch: patch.setattr(Run, "cut", lambda *args: None),
     "dropout's seed": lambda patch: patch.setattr(train, "seed_dropout", without_dropout_seed),
     "the batch's number": batches_from_the_start,
     "the rate's place in its schedule": lambda patch: patch.setattr(train, "learning_rate", lambda *args: 1e-3),
@@ -147,8 +148,8 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path, tiny, seco
 def test_a_replacement_that_was_cut_off_is_finished(tmp_path):
     folder = saved(tmp_path, 5)
     before = fingerprint_of(folder)
-    folder.rename(manifest.partial_of(folder))  # killed between removing the old one and renaming its twin
-    manifest.partial_of(tmp_path / "step-000006").mkdir()  # killed in mid-writing
+    folder.rename(files.partial_of(folder))  # killed between removing the old one and renaming its twin
+    files.partial_of(tmp_path / "step-000006").mkdir()  # killed in mid-writing
     checkpoint.adopt(tmp_path)
     assert fingerprint_of(folder) == before and [f.name for f in tmp_path.iterdir()] == [folder.name]
 
@@ -264,7 +265,7 @@ def test_a_log_that_fails_costs_one_warning(shell, tiny, workplace, monkeypatch)
             (workplace / "runs/tiny" / name).unlink()
             (workplace / "runs/tiny" / name).mkdir()
 
-    monkeypatch.setattr(Run, "log_bytes", lambda run: 0)
+    monkeypatch.setattr(Run, "length", lambda run, name: 0)
     at_step(monkeypatch, 5, in_the_way)
     monkeypatch.setattr("training.examine.validation_losses", lambda run: [])
     monkeypatch.setattr("train.out_of_patience", lambda learner, run: False)

@@ -1,7 +1,6 @@
 """Where training stood, on disk: all of it, verified before it is used, the newest good one first."""
 
 import os
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -13,15 +12,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from configs.errors import UserError
-from configs.files import Damaged, small
+from configs.files import Damaged, small, sync, write_whole
 from configs.schema import Settings
 from data.fetch import sha256
 from training.manifest import read_manifest, tokenizer_hash, write
-from training.run import NOT_FINITE, Run
-from training.tensorfile import read_tensors, sync
+from training.run import CHECKPOINT_FILES, NOT_FINITE, STEP, Run
+from training.tensorfile import read_tensors
 
-STEP = re.compile(r"step-\d{6,18}")
-FILES = {"model.safetensors", "optimizer.safetensors", "state.json"}
+FILES = set(CHECKPOINT_FILES)
 ADAPTERS = (".lora_A", ".lora_B")  # how their parameters' names end
 
 
@@ -32,6 +30,8 @@ class State(Settings):
     """updates made"""
     log_bytes: Annotated[int, Field(ge=0)]
     """length of log.jsonl at that moment; --resume cuts it back to this"""
+    samples_bytes: Annotated[int, Field(ge=0)] | None = None
+    """the same of samples.txt; unknown in checkpoints of earlier versions"""
     quantized: bool = False
     """the weights are int8 (model/quantize.py): for sampling, not for training"""
 
@@ -122,11 +122,7 @@ def best(checkpoints: Path) -> Checkpoint | None:
 
 def set_best(checkpoints: Path, step: int) -> None:
     """Name the checkpoint of this step the best."""
-    beside = checkpoints / ".best.partial"
-    beside.write_text(f"step-{step:06d}\n")
-    sync(beside)
-    beside.replace(checkpoints / "best")
-    sync(checkpoints)
+    write_whole(checkpoints / "best", f"step-{step:06d}\n")
 
 
 def prune(checkpoints: Path, keep: int) -> None:
@@ -158,19 +154,19 @@ def has_adapters(model: nn.Module) -> bool:
 
 
 def resume(run: Run, model: nn.Module, optimizers: list[Optimizer]) -> int | None:
-    """Take up the run's newest good checkpoint and cut its log back to that moment.
+    """Load the run's newest intact checkpoint, and cut its log and samples back to that moment.
 
     Returns the steps made so far, None for a run that has no checkpoint yet.
     """
     found = last(run.checkpoints)
-    if found is None:
-        run.cut_log(0)
-        return None
-    found.require_trainable()
-    load_model(found, model)
-    load_optimizers(found, model, optimizers)
-    run.cut_log(found.state.log_bytes)
-    return found.state.step
+    if found:
+        found.require_trainable()
+        load_model(found, model)
+        load_optimizers(found, model, optimizers)
+    run.cut("log.jsonl", found.state.log_bytes if found else 0)
+    run.cut("samples.txt", found.state.samples_bytes if found else 0)
+    run.cut("timing.jsonl")
+    return found.state.step if found else None
 
 
 def adopt(checkpoints: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.errors import UserError, reason
-from configs.files import small
+from configs.files import small, write_whole
 from configs.schema import GPTConfig, Settings
 from data.bpe import BPETokenizer, gpt2_tokenizer
 from data.byte_level import from_tokenizer_json, from_vocab_and_merges, to_tokenizer_config, to_tokenizer_json
@@ -156,7 +156,7 @@ def write_network(folder: Path, config: GPTConfig, tokenizer: Tokenizer, weights
     save_file(rename(weights, config), folder / SINGLE, metadata={"format": "pt"})
     (folder / SINGLE).chmod(0o644)
     for name, content in files.items():
-        (folder / name).write_text(json.dumps(content, indent=1) + "\n")
+        write_whole(folder / name, json.dumps(content, indent=1) + "\n")
 
 
 def download(name: str) -> Path:

@@ -1,6 +1,5 @@
 """Folders that are whole or not there: written beside, hashed, renamed, and verified before they are used."""
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +9,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.files import Damaged, small
+from configs.files import Damaged, small, whole_folder, write_whole
 from configs.schema import Settings
 from data.fetch import sha256
-from training.tensorfile import sync
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -31,24 +29,16 @@ class Manifest(Settings):
 def write(folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, str], **bound: str | None) -> None:
     """Make a folder of these files, and of a manifest of them and of what they are bound to; all of it or nothing.
 
-    It takes the place of an older one. Raises UserError (exit code 1), with the older one untouched, if the disk
-    refuses; the folder above must be there, for where a run was deleted none is begun again by half.
+    It takes the place of one left from before a resume; if the process is killed just then, `adopt` finishes that.
+    Raises UserError (exit code 1), with the older one untouched, if the disk refuses; the folder above must be there,
+    for where a run was deleted none is begun again by half.
     """
-    beside, whole = partial_of(folder), False
     try:
-        shutil.rmtree(beside, ignore_errors=True)
         folder.parent.mkdir(exist_ok=True)
-        beside.mkdir()
-        fill(beside, tensors, texts, **bound)
-        whole = True
-        if folder.exists():  # left from before a resume; if we are killed now, `adopt` finishes this
-            shutil.rmtree(folder)
-        beside.rename(folder)
-        sync(folder.parent)
+        with whole_folder(folder) as beside:
+            fill(beside, tensors, texts, **bound)
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for content in tensors.values() for tensor in content.values())
-        if not whole:
-            shutil.rmtree(beside, ignore_errors=True)  # half of it would only keep the disk full
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
             f"{folder} ({size:,} bytes) can't be written: {reason}; what was saved before is good: "
@@ -57,22 +47,15 @@ def write(folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, 
 
 
 def fill(folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, str], **bound: str | None) -> None:
-    """Write the files and their manifest, and wait until they are on the disk."""
+    """Write the files and their manifest."""
     for name, content in tensors.items():
         save_file(content, folder / name)
     for name, text in texts.items():
-        (folder / name).write_text(text)
+        write_whole(folder / name, text)
     manifest = Manifest(sha256={name: sha256(folder / name) for name in sorted({**tensors, **texts})}, **bound)
-    (folder / "manifest.json").write_text(manifest.model_dump_json(indent=1, exclude_none=True))
+    write_whole(folder / "manifest.json", manifest.model_dump_json(indent=1, exclude_none=True))
     for file in folder.iterdir():
-        file.chmod(0o644)
-        sync(file)
-    sync(folder)
-
-
-def partial_of(folder: Path) -> Path:
-    """Where a folder is written before it is renamed."""
-    return folder.with_name(f".{folder.name}.partial")
+        file.chmod(0o644)  # safetensors makes them private
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -163,7 +163,7 @@ class ReadOnlyRun(Run):
     def add(self, name: str, line: str) -> None:
         """Nothing."""
 
-    def cut_log(self, length: int) -> None:
+    def cut(self, name: str, length: int | None = None) -> None:
         """Nothing."""
 
 

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.errors import UserError
+from configs.files import write_whole
 from configs.schema import GPTConfig
 from model.peft import peft_config, to_peft
 from training.base import WEIGHTS, base_folder
@@ -23,7 +24,7 @@ def write_peft(folder: Path, restored: Restored, base: str) -> None:
     adapters = read_tensors(restored.checkpoint.folder / WEIGHTS, None)
     save_file(to_peft(adapters, config), folder / "adapter_model.safetensors", metadata={"format": "pt"})
     assert config.lora is not None
-    (folder / "adapter_config.json").write_text(json.dumps(peft_config(config.lora, base), indent=1) + "\n")
+    write_whole(folder / "adapter_config.json", json.dumps(peft_config(config.lora, base), indent=1) + "\n")
 
 
 def read_base(restored: Restored) -> dict[str, Tensor]:

@@ -9,15 +9,17 @@ from typing import NamedTuple
 from torch import Tensor
 
 from configs.command import Command, check
-from configs.schema import Config, MLPConfig
+from configs.errors import UserError
+from configs.schema import Config, DataConfig, MLPConfig
 from data.dataset import Dataset
+from data.find import NAMES, find_files
 from data.text import Text, open_text
 from data.tokenizer import Tokenizer
 from training import checkpoint
 from training.device import memory_explained
 from training.plan import describe, require_memory, resolve, with_vocabulary
 from training.report import say
-from training.run import Record, Run, machine, open_run, read_record, run_folder
+from training.run import Record, Run, machine, open_run, read_record, require_elsewhere, run_folder
 from training.world import ALONE, World, require_equal_shares
 
 LATEST = 1.5  # times the budget of train.minutes: when a run is cut at the latest
@@ -73,6 +75,8 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
 
         base = find_base(wanted.train.start)
         wanted = with_base(wanted, base)
+    if command.overwrite:
+        require_inputs_elsewhere(folder, wanted.data, base.folder if base else None)
     tokenizer = base.tokenizer if base else None
     if command.settings.get("model.kind") == "auto" and not isinstance(wanted.model, MLPConfig):
         from training.sizes import plan_text
@@ -104,6 +108,16 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
         run.write("tokenizer.json", data.tokenizer.file)
     longest = LATEST * 60 * (wanted.train.minutes or math.inf)
     return Job(config, data, run, base.weights if base else None, longest, world)
+
+
+def require_inputs_elsewhere(folder: Path, data: DataConfig, base: Path | None) -> None:
+    """Raises UserError if the run in `folder`, which is to be overwritten, contains the data or the base model."""
+    try:
+        files = find_files([path for path in data.path if path not in NAMES], data.extensions)
+    except UserError:  # a path that leads nowhere is answered when the data is opened
+        files = []
+    require_elsewhere(folder, "data.path", [file.path for file in files])
+    require_elsewhere(folder, "train.start", [base] if base else [])
 
 
 def open_data(config: Config, tokenizer: Tokenizer | None = None) -> Dataset:

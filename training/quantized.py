@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.files import write_whole
 from model import GPT
 from model.quantize import quantize
 from training import checkpoint
@@ -28,5 +29,5 @@ def save_quantized(restored: Restored, folder: Path) -> Path:
     saved = checkpoint.save(folder / "checkpoints", state, quantize(restored.model), [])
     resolved = restored.record.resolved.model_copy(update={"model": restored.model_config})
     record = restored.record.model_copy(update={"resolved": resolved})
-    (folder / "run.json").write_text(record.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
+    write_whole(folder / "run.json", record.model_dump_json(indent=1, exclude_none=True) + "\n")
     return saved  # run.json came last: with it the folder is a run

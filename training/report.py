@@ -3,9 +3,11 @@
 import sys
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from configs.files import whole_file
 from training.run import read_log
 
 TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
@@ -27,18 +29,30 @@ def steers(c: str) -> bool:
     return unicodedata.category(c) in ("Cc", "Cs") or unicodedata.bidirectional(c) in TURNS
 
 
-def progress_bar(first: int, steps: int) -> tqdm:
-    """A bar with speed and time left on a terminal; elsewhere nothing."""
-    return tqdm(initial=first, total=steps, unit="step", disable=None, dynamic_ncols=True, smoothing=0.05)
+class Bar(tqdm):
+    """Steps made, speed, time left and the loss of the last step. It is drawn ten times a second at most."""
+
+    loss: float | None = None
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What is drawn; the loss becomes text here, so that a step that is not drawn costs next to nothing."""
+        shown = {} if self.loss is None else {"postfix": f"loss {self.loss:.4f}"}
+        return {**super().format_dict, **shown}
 
 
-def show_step(bar: tqdm, step: int, steps: int, loss: float) -> None:
-    """Where training stands: on the bar, or in a line of its own where there is no terminal."""
-    if bar.disable:
-        print(f"step {step:,} of {steps:,}: loss {loss:.4f}", file=sys.stderr)
-    else:
-        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-        bar.update(step - bar.n)
+def progress_bar(first: int, steps: int) -> Bar:
+    """A bar on a terminal; elsewhere nothing. `first` steps were made before a resume."""
+    return Bar(initial=first, total=steps, unit="step", disable=None, dynamic_ncols=True, smoothing=0.05, miniters=1)
+
+
+def show_step(bar: Bar, step: int, loss: float, every: int) -> None:
+    """Count this step on the bar; where there is no terminal, print a line every so many steps."""
+    if not bar.disable:
+        bar.loss = loss
+        bar.update()
+    elif step % every == 0:
+        print(f"step {step:,} of {bar.total:,}: loss {loss:.4f}", file=sys.stderr)
 
 
 def rising(losses: list[float]) -> str | None:
@@ -70,6 +84,7 @@ def draw_curves(folder: Path) -> None:
         top.set(ylabel="loss", title=folder.name)
         top.legend()
         bottom.set(xlabel="step", ylabel="learning rate")
-        figure.savefig(folder / "curves.png", dpi=110)
+        with whole_file(folder / "curves.png") as beside:
+            figure.savefig(beside, format="png", dpi=110)
     except Exception as error:  # matplotlib may be missing, broken, or without a place to write
         say(f"warning: no curves.png ({error})")

@@ -6,28 +6,46 @@ Nothing here needs torch, so that a mistake in a run's name is answered at once.
 import json
 import os
 import platform
-import shutil
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from importlib import metadata
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pydantic import ValidationError
 
 from configs.command import Command, parse
 from configs.errors import INTERRUPTED, UserError, reason
-from configs.files import Damaged, lines_of, small
+from configs.files import Damaged, append, lines_of, lock, open_lock, small, write_whole
 from configs.schema import Config, Settings
 
 RUNS = Path("runs")
 NOT_FINITE = 3  # the exit code of a loss that is no number
 LARGEST_RECORD = 2**23  # bytes of run.json, which names the files of a corpus three times
+LOCK = "run.lock"
+STEP = re.compile(r"step-\d{6,18}")
+CHECKPOINT_FILES = ("model.safetensors", "optimizer.safetensors", "state.json")  # besides manifest.json
+PARTIAL = r"(\.\d+)?\.partial"
+WRITTEN = re.compile(  # every file that a run writes, complete or partial, as a path in its folder
+    r"run\.lock|(run|tokenizer)\.json|(log|timing)\.jsonl|samples\.txt|curves\.png"
+    rf"|\.((run|tokenizer)\.json|curves\.png){PARTIAL}"
+    r"|base/(model\.safetensors|manifest\.json)|\.base\.partial/.+"
+    rf"|checkpoints/(best|\.best{PARTIAL}|\.{STEP.pattern}\.partial/.+)"
+    rf"|checkpoints/{STEP.pattern}/({'|'.join(map(re.escape, CHECKPOINT_FILES))}|manifest\.json)"
+)
+EMPTIED = re.compile(r"(base|checkpoints|\.base\.partial)(/.*)?")  # the folders that are in it
+REPLACED = re.compile(rf"base/|checkpoints/{STEP.pattern}/")  # folders that a run replaces as a whole
+KEPT = 5  # names of files that stay when a run is overwritten, before the rest is counted
+LONGEST_NAME = 200  # bytes, of the process that holds a lock
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "tiktoken", "torchvision")
 
 
@@ -52,7 +70,7 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
-        self.lock = take_lock(folder / "run.lock")
+        self.lock = take_lock(folder / LOCK)
         self.failing: set[str] = set()
         """files that could not be written, of which a warning has been given"""
 
@@ -65,10 +83,8 @@ class Run:
         self.lock.close()
 
     def write(self, name: str, content: str) -> None:
-        """Put a text file into the folder, whole or not at all."""
-        beside = self.folder / f".{name}.partial"
-        beside.write_text(content, encoding="utf-8")
-        beside.replace(self.folder / name)
+        """Write a text file of the folder: all of it or none."""
+        write_whole(self.folder / name, content)
 
     def describe(self, record: Record) -> None:
         """Write run.json."""
@@ -84,27 +100,28 @@ class Run:
 
     def add(self, name: str, text: str) -> None:
         """Add to the end of a text file; one warning if it can't be done, for a log is no reason to stop."""
-        file = self.folder / name
-        before = file.stat().st_size if file.exists() else 0
         try:
-            with file.open("a", encoding="utf-8") as out:
-                out.write(text)
+            append(self.folder / name, text)
         except OSError as error:
-            with suppress(OSError):
-                os.truncate(file, before)  # half a line would spoil the next
             if name not in self.failing:
+                file = self.folder / name
                 print(f"warning: {file} can't be written ({error.strerror}); it goes on without", file=sys.stderr)
             self.failing.add(name)
 
-    def log_bytes(self) -> int:
-        """The length of log.jsonl."""
-        file = self.folder / "log.jsonl"
+    def length(self, name: str) -> int:
+        """Bytes of a text file; 0 if it does not exist."""
+        file = self.folder / name
         return file.stat().st_size if file.exists() else 0
 
-    def cut_log(self, length: int) -> None:
-        """Forget what was logged after the checkpoint that training goes on from."""
-        if (self.folder / "log.jsonl").exists():
-            os.truncate(self.folder / "log.jsonl", length)
+    def cut(self, name: str, length: int | None = None) -> None:
+        """Shorten a text file to its whole lines within the first `length` bytes.
+
+        What goes was written after the checkpoint that training resumes from, or is the half of a line at which a
+        process was killed.
+        """
+        file = self.folder / name
+        if file.is_file():
+            os.truncate(file, file.read_bytes()[:length].rfind(b"\n") + 1)
 
 
 def run_folder(name: str) -> Path:
@@ -134,28 +151,79 @@ def understand(arguments: list[str]) -> Command:
 def claim(folder: Path, resume: bool, overwrite: bool) -> None:
     """Raises UserError unless a run may be begun or continued in this folder. Changes nothing."""
     refuse_links(folder)
-    if not folder.exists() or not any(p.name != "run.lock" for p in folder.iterdir()):
+    if not folder.exists() or not any(p.name != LOCK for p in folder.iterdir()):
         return
     if not (folder / "run.json").is_file():
-        raise UserError(f"{folder} is not a run (it has no run.json) and is left alone; choose another --run")
+        if not (folder / LOCK).is_file():
+            raise UserError(f"{folder} is not a run (it has no run.json) and is left alone; choose another --run")
+        if overwrite or not any(not name.startswith(".") for name in sorted_out(folder)[0]):
+            return  # what an --overwrite that was cut off has left
+        raise UserError(f"{folder} has lost its run.json: --overwrite starts again in it, --run NAME names another")
     if not (resume or overwrite):
         raise UserError(f"{folder} exists: --resume continues it, --overwrite replaces it, --run NAME names another")
 
 
 def open_run(folder: Path, resume: bool, overwrite: bool) -> Run:
-    """The run folder, locked, and emptied if it is written over. Raises UserError as `claim` does."""
+    """The run folder, locked, without the files of a run that is overwritten. Raises UserError as `claim` does."""
     claim(folder, resume, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
     try:
         claim(folder, resume, overwrite)  # another process may have been quicker
+        if overwrite or not (folder / "run.json").exists():
+            delete_run(folder)
     except UserError:
         run.lock.close()
         raise
-    for inside in folder.iterdir() if overwrite else ():
-        if inside.name != "run.lock":
-            shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
     return run
+
+
+def delete_run(folder: Path) -> None:
+    """Delete the files that a run has written, and name those that stay. Raises UserError if it can't.
+
+    run.json goes first: what is left of a run, if this is cut off, is none.
+    """
+    written, others = sorted_out(folder)
+    if inside := [name for name in others if REPLACED.match(name)]:
+        raise UserError(f"{folder / inside[0]} was not written by a run; move it out, for its folder is replaced")
+    try:
+        for name in sorted(written, key=lambda name: name != "run.json"):
+            (folder / name).unlink()
+        for place, *_ in os.walk(folder, topdown=False):
+            if EMPTIED.fullmatch(Path(place).relative_to(folder).as_posix()):
+                with suppress(OSError):  # it has a file that no run wrote
+                    os.rmdir(place)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} can't be deleted ({error.strerror}): give permission, then start again with --overwrite",
+            1,
+        ) from error
+    if others:
+        named = ", ".join(others[:KEPT]) + (f" and {len(others) - KEPT:,} more" if len(others) > KEPT else "")
+        print(f"{folder}: keeping {named}, which no run wrote", file=sys.stderr)
+
+
+def sorted_out(folder: Path) -> tuple[list[str], list[str]]:
+    """The files in a run folder that a run writes, the lock left out, and the others, as paths in it."""
+    names = [Path(place, file).relative_to(folder).as_posix() for place, _, files in os.walk(folder) for file in files]
+    names = sorted(name for name in names if name != LOCK)
+    written = [name for name in names if WRITTEN.fullmatch(name)]
+    return written, [name for name in names if not WRITTEN.fullmatch(name)]
+
+
+def require_elsewhere(folder: Path, setting: str, files: Iterable[Path]) -> None:
+    """Raises UserError if one of these files, which a setting names, lies in the folder of a run to be overwritten."""
+    if not folder.exists():
+        return
+    itself, seen = folder.stat(), set()
+    for file in files:
+        for place in {(real := file.resolve()), *real.parents} - seen:
+            seen.add(place)
+            if place.exists() and os.path.samestat(place.stat(), itself):
+                raise UserError(
+                    f"--overwrite: {folder} contains {file}, which {setting} needs; move that out of the run, or "
+                    f"choose another --run NAME"
+                )
 
 
 def read_record(folder: Path) -> Record:
@@ -199,29 +267,22 @@ def read_log(folder: Path) -> list[dict]:
         raise Damaged(folder, f"{file.name}: {error}") from error
 
 
-def take_lock(file: Path) -> TextIO:
+def take_lock(path: Path) -> FileIO:
     """Lock the file until this process ends, however it ends. Raises UserError if another one has it."""
-    lock = file.open("a+", encoding="utf-8")
-    try:
-        if os.name == "nt":
-            import msvcrt
+    file = open_lock(path)
 
-            lock.seek(2**20)  # a byte that nobody reads: Windows' locks are mandatory
-            msvcrt.locking(lock.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        with lock:
+    def in_use() -> None:
+        with file:
             time.sleep(0.1)  # whoever has just taken it is about to write its name
-            lock.seek(0)
-            owner = lock.read().strip() or "another process"
-        raise UserError(f"{file.parent} is in use by {owner}") from error
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    lock.flush()
-    return lock
+            file.seek(0)
+            owner = file.read(LONGEST_NAME).decode(errors="replace").strip() or "another process"
+        raise UserError(f"{path.parent} is in use by {owner}")
+
+    lock(file, held=in_use)
+    with suppress(OSError):  # the disk may be full; the lock needs no name in it
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return file
 
 
 def machine() -> dict[str, Any]:
@@ -256,7 +317,7 @@ def git(*arguments: str) -> str | None:
 
 
 class Interruption:
-    """Ctrl-C and SIGTERM, remembered until a step is finished; a second Ctrl-C stops at once.
+    """Ctrl-C, SIGTERM and a closed terminal, remembered until a step is finished; a second Ctrl-C stops at once.
 
     Calling it says whether to stop. Outside the main thread, where Python forbids handlers, it never does.
     """
@@ -267,7 +328,9 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
+            # nohup ignores SIGHUP, and so it stays. A shell's background jobs ignore SIGINT, which kill may still send.
+            heard = [n for n in STOPPING if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
+            self.before = {number: signal.signal(number, self.note) for number in heard}
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -25,6 +25,8 @@ class Base(NamedTuple):
     """None for a digit network"""
     weights: dict[str, Tensor]
     """by our names; a tied weight once"""
+    folder: Path | None = None
+    """where it was read from"""
 
 
 def find_base(name: str) -> Base:
@@ -39,11 +41,11 @@ def find_base(name: str) -> Base:
         from training.huggingface import download, read_gpt2
 
         folder = download(known) if known in GPT2 else folder
-        base = Base(name, *read_gpt2(folder))
+        base = Base(name, *read_gpt2(folder), folder)
         say(f"starting from {folder}, a Hugging Face folder")
         return base
     if is_run and name in GPT2:
         say(f"starting from your run {run_folder(name)}; OpenAI's network is --train.start openai-community/{name}")
     restored = restore(name)
     restored.checkpoint.require_trainable()
-    return Base(name, restored.model_config, restored.tokenizer, model_tensors(restored.model))
+    return Base(name, restored.model_config, restored.tokenizer, model_tensors(restored.model), restored.folder)

@@ -1,6 +1,5 @@
 """Files of tensors and of settings, of which nothing is believed before it has been looked at: sizes, names, shapes."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,14 +40,3 @@ def open_tensors(file: Path) -> Iterator[Any]:
             yield tensors
     except (OSError, SafetensorError) as error:
         raise Damaged(file.parent, f"{file.name}: {error}") from error
-
-
-def sync(path: Path) -> None:
-    """Wait until the file or folder is on the disk itself (Windows cannot do it for folders)."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

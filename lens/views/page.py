@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from configs.errors import UserError
+from configs.files import write_whole
 from configs.schema import DataConfig, MLPConfig
 from data.tokenizer import Tokenizer
 from lens.answers.digits import DigitAnswers
@@ -38,7 +39,7 @@ def show(request: Request) -> None:
     from lens.standalone import standalone
 
     html = standalone(answers).encode()
-    request.export.write_bytes(html)
+    write_whole(request.export, html)
     print(f"{request.export}: {len(html) / 1e6:.1f} MB, opens without a server", file=sys.stderr)
 
 
