@@ -24,6 +24,14 @@ class UserError(Exception):
         self.exit_code = exit_code
 
 
+class UnfitData(UserError):
+    """Data that can be read, but that this network cannot be trained on."""
+
+
+class UnknownCharacters(UnfitData):
+    """Text with characters that a tokenizer has no tokens for."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """ "; did you mean X?" for the nearest known word, or nothing."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -4,6 +4,7 @@ Nothing here needs torch.
 """
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -48,6 +49,25 @@ def small(path: Path, largest: int = LARGEST_JSON, values: int = MOST_VALUES) ->
     if count_values(content, values) > values:
         raise Damaged(path.parent, f"{path.name} holds too many values")
     return content
+
+
+def refuse_newer(content: str | bytes, file: object, known: int = 1) -> None:
+    """Raises UserError if this JSON, which could not be read as `file`, has a format number above `known`,
+    its own or its index's.
+
+    A file that a newer version wrote is not damaged, and nothing may be deleted or rebuilt because of it.
+    """
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return
+    tables = [table for table in (found, isinstance(found, dict) and found.get("index")) if isinstance(table, dict)]
+    newest = max((table["format"] for table in tables if type(table.get("format")) is int), default=0)
+    if newest > known:
+        raise UserError(
+            f"{file} was written by a newer version of pellucid (format {newest}; this version reads up to {known}); "
+            "update pellucid", 1
+        )  # fmt: skip
 
 
 def require_file(path: Path) -> None:

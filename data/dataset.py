@@ -16,7 +16,9 @@ class Dataset(Protocol):
     positions: int
     """targets in one example"""
     sha256: str
-    """of everything in it"""
+    """fingerprint of everything in it, by which --resume notices that it has changed"""
+    recipe: int
+    """how `sha256` is computed; fingerprints of two recipes cannot be compared"""
 
     def count(self, split: str) -> int:
         """Examples in the split; 0 if there is no such split."""

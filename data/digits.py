@@ -1,6 +1,7 @@
 """Handwritten digits: each image is 784 grey levels, 0 black to 1 white, row by row; each label its digit."""
 
 import gzip
+import hashlib
 import importlib.util
 import io
 import math
@@ -59,10 +60,11 @@ class Digits:
     """
 
     positions = 1
-    sha256 = ""  # the files are checked as they are read
+    recipe = 1
 
     def __init__(self, splits: dict[str, tuple[Images, Labels]], seed: int = 0, augmented: bool = False) -> None:
         self.splits = {name: (images.float() / 255, labels.long()) for name, (images, labels) in splits.items()}
+        self.sha256 = fingerprint(splits)
         self.seed = seed
         self.augmented = augmented
 
@@ -89,6 +91,21 @@ class Digits:
         for x, y in zip(images.split(size), labels.split(size), strict=True):
             missing = size - len(y)
             yield (F.pad(x, (0, 0, 0, missing)), F.pad(y, (0, missing), value=IGNORED)) if missing else (x, y)
+
+
+def fingerprint(splits: dict[str, tuple[Images, Labels]]) -> str:
+    """SHA-256 over the images and labels of train, val and test, in order (MNIST: 0.05 s).
+
+    A split that is only there where MNIST is at hand does not count. Runs record it: see `Digits.recipe`.
+    """
+    digest = hashlib.sha256()
+    for name in ("train", "val", "test"):
+        if name in splits:
+            images, labels = splits[name]
+            digest.update(f"{name} {len(labels)} ".encode())
+            digest.update(images.contiguous().numpy())
+            digest.update(labels.to(torch.uint8).contiguous().numpy())
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=4)

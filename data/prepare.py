@@ -13,7 +13,9 @@ from data.shards import SHARD_BYTES, Damaged, Prepared, open_shards
 from data.tokenizer import CharTokenizer, Tokenizer
 from data.vocabulary import Choice, alphabet, chosen
 
-VERSION = 1  # of all that turns text into tokens; with another one, what was prepared before is not found
+# Of all that turns text into tokens, Index.format included: with another one, what was prepared before is not found and
+# prepared again.
+VERSION = 1
 TOKENS = FILES / "tokens"
 
 

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from tqdm import tqdm
 
 from configs.errors import reason as why
-from configs.files import Damaged, small, write_whole
+from configs.files import Damaged, refuse_newer, small, write_whole
 from configs.schema import Count, Settings
 from data.progress import progress
 from data.tokenizer import Tokenizer, tokenizer_in
@@ -61,7 +61,7 @@ class Index(Settings):
 
     @property
     def sha256(self) -> str:
-        """Of the index and, through the hashes in it, of everything."""
+        """Of the index and, through the hashes in it, of everything: the seal."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
 
 
@@ -119,8 +119,26 @@ class Prepared(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Of everything in it."""
-        return self.index.sha256
+        """Fingerprint of everything in it, by recipe 1.
+
+        Runs compare it with the one they recorded, so a change in this dictionary needs a new `Text.recipe`.
+        """
+        index = self.index
+        described = {
+            "format": 1,
+            "corpus": index.corpus,
+            "document_count": index.document_count,
+            "tokenizer": index.tokenizer,
+            "dtype": index.dtype,
+            "splits": {
+                name: {
+                    "byte_count": split.byte_count,
+                    "shards": [{"tokens": shard.tokens, "sha256": shard.sha256} for shard in split.shards],
+                }
+                for name, split in index.splits.items()
+            },
+        }
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -146,10 +164,12 @@ def write_index(folder: Path, index: Index) -> None:
 
 
 def read_index(folder: Path) -> Index:
-    """What index.json says. Raises Damaged."""
+    """What index.json says. Raises Damaged, and UserError for one that a newer version wrote."""
+    content = small(folder / "index.json")
     try:
-        sealed = Sealed.model_validate_json(small(folder / "index.json"))
+        sealed = Sealed.model_validate_json(content)
     except (ValidationError, RecursionError) as error:
+        refuse_newer(content, folder / "index.json")
         raise Damaged(folder, f"index.json: {why(error)}") from error
     if sealed.index.sha256 != sealed.sha256:
         raise Damaged(folder, "index.json has changed since it was written")

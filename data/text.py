@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from configs.errors import UserError
+from configs.errors import UnfitData
 from configs.schema import DataConfig
 from data.corpus import open_corpus
 from data.dataset import IGNORED, Batch
@@ -20,8 +20,10 @@ class Text:
     """Tokens by split; every batch is a pure function of the seed and its number.
 
     A batch is windows of `context_length` tokens, and as targets the same windows one token later.
-    Raises UserError if a split is too short for one window.
+    Raises UnfitData if a split is too short for one window.
     """
+
+    recipe = 1
 
     def __init__(self, prepared: Prepared, context_length: int, seed: int = 0) -> None:
         self.prepared = prepared
@@ -33,7 +35,7 @@ class Text:
         need = context_length + 1
         for split, count in {"train": 0, **prepared.counts}.items():
             if count < need:
-                raise UserError(
+                raise UnfitData(
                     f"the corpus is too small: its {split} split has {count} tokens and one window needs "
                     f"{need}; use a longer text, a smaller model.context_length, or data.val_fraction = 0"
                 )

@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from configs.errors import UserError, reason
-from configs.files import small
+from configs.errors import UnknownCharacters, UserError, reason
+from configs.files import refuse_newer, small
 from configs.schema import Settings
 
 LARGEST_TOKENIZER, MOST_TOKENS = 2**25, 2**21  # bytes of tokenizer.json, and values in it
@@ -30,7 +30,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> np.ndarray:
-        """The tokens of a text, int64. Raises UserError for text it has no tokens for."""
+        """The tokens of a text, int64. Raises UnknownCharacters for text it has no tokens for."""
 
     @abstractmethod
     def token_bytes(self, token: int) -> bytes:
@@ -85,7 +85,7 @@ class CharTokenizer(Tokenizer):
         if tokens.min(initial=0) < 0:
             strange = sorted({chr(point) for point in points[tokens < 0]})
             shown = " ".join(repr(c) for c in strange[:10]) + (" ..." if len(strange) > 10 else "")
-            raise UserError(
+            raise UnknownCharacters(
                 f"the network has never seen {shown}: its alphabet is the text it learned from; "
                 f"fine-tuning with --data.extend true adds what is new in a text"
             )
@@ -127,6 +127,8 @@ class ByteTokenizer(Tokenizer):
 class TokenizerFile(Settings):
     """tokenizer.json; what a kind has no use for is left out."""
 
+    format: Literal[1] = 1
+    """never written, so that a tokenizer keeps its hash"""
     kind: Literal["char", "byte", "bpe"]
     characters: Annotated[str, Field(max_length=0x110000)] = ""
     end_of_text: bool = False
@@ -164,4 +166,5 @@ def read_tokenizer(text: str | bytes, where: object) -> Tokenizer:
     try:
         return TokenizerFile.model_validate_json(text).tokenizer()
     except ValueError as error:  # pydantic's are of this kind too
+        refuse_newer(text, where)
         raise UserError(f"{where} is not a tokenizer: {reason(error)}", 1) from error

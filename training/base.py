@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
 from torch import Tensor, nn
 
-from configs.files import Damaged, small
+from configs.files import Damaged
 from data.fetch import sha256
 from training import checkpoint
 from training.checkpoint import Checkpoint
-from training.manifest import Manifest, write
+from training.manifest import parse_manifest, write
 from training.tensorfile import read_tensors
 
 WEIGHTS = "model.safetensors"
@@ -40,8 +39,8 @@ def keep_base(checkpoints: Path, model: nn.Module) -> str:
 def listed(folder: Path) -> str:
     """The SHA-256 of the base's weights according to its manifest. Raises Damaged if that can't be read."""
     try:
-        return Manifest.model_validate_json(small(folder / "manifest.json")).sha256[WEIGHTS]
-    except (OSError, ValidationError, KeyError, RecursionError) as error:
+        return parse_manifest(folder).sha256[WEIGHTS]
+    except (Damaged, KeyError) as error:
         raise Damaged(folder, f"its manifest.json can't be read ({type(error).__name__})") from error
 
 

@@ -3,8 +3,9 @@
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field, ValidationError
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from configs.errors import UserError
-from configs.files import Damaged, small, sync, write_whole
+from configs.files import Damaged, refuse_newer, small, sync, write_whole
 from configs.schema import Settings
 from data.fetch import sha256
-from training.manifest import read_manifest, tokenizer_hash, write
+from training.manifest import parse_manifest, read_manifest, tokenizer_hash, write
 from training.run import CHECKPOINT_FILES, NOT_FINITE, STEP, Run
 from training.tensorfile import read_tensors
 
@@ -26,6 +27,7 @@ ADAPTERS = (".lora_A", ".lora_B")  # how their parameters' names end
 class State(Settings):
     """state.json: where training stood."""
 
+    format: Literal[1] = 1
     step: Annotated[int, Field(ge=0)]
     """updates made"""
     log_bytes: Annotated[int, Field(ge=0)]
@@ -75,10 +77,14 @@ def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Opt
 def verify(folder: Path) -> Checkpoint:
     """The checkpoint in `folder`, if its files are exactly those of its manifest, hash by hash.
 
-    Raises Damaged otherwise, and UserError if the run's tokenizer is not the one it was trained with.
+    Raises Damaged otherwise, and UserError if a newer version wrote it, or if the run's tokenizer is not the one it was
+    trained with.
     """
+    state = b""
     try:
         if sorted(os.listdir(folder)) != sorted(FILES | {"manifest.json"}):
+            with suppress(Damaged):
+                parse_manifest(folder)  # a newer version may have added some
             raise Damaged(folder, "its files are not those of a checkpoint")
         manifest = read_manifest(folder)
         if manifest.sha256.keys() != FILES:
@@ -89,6 +95,7 @@ def verify(folder: Path) -> Checkpoint:
                 raise Damaged(folder, f"{name} has changed since it was saved")
         return Checkpoint(folder, State.model_validate_json(state), manifest.base)
     except (OSError, ValidationError, RecursionError) as error:
+        refuse_newer(state, folder / "state.json")
         raise Damaged(folder, str(error).splitlines()[0]) from error
 
 

@@ -1,14 +1,19 @@
 """Where and how numbers are computed: device, precision, threads, compilation, and dropout's random state."""
 
 import math
+import os
+import platform
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
 from configs.errors import UserError
 from configs.schema import TrainConfig
 from data.seeds import seed_for
+from training.run import Hardware
 
 TINY = 100_000  # parameters; below, a second thread costs more than it gives
 # Parameters from where a step gains by bfloat16, by what a processor has for it. With AMX it took 0.98 of float32's
@@ -17,13 +22,38 @@ LARGE = {"amx_bf16": 500_000, "avx512_bf16": 1_500_000, "bf16": 1_500_000}
 REPAID = 2_000  # steps after which torch.compile has earned its minute on a GPU
 
 
+def hardware() -> Hardware:
+    """This machine."""
+    gpu = "Apple" if torch.backends.mps.is_available() else None
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else gpu
+    return Hardware(processor=processor(), cores=os.cpu_count() or 1, gpu=gpu)
+
+
+def processor() -> str:
+    """The processor's name as far as the system tells it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    with suppress(OSError, subprocess.SubprocessError):  # a Mac
+        words = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(words, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def is_available(device: str) -> bool:
+    """Whether this machine has the device."""
+    kind, _, index = device.partition(":")
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
+    return there.get(kind, lambda: False)() and (not index or int(index) < torch.cuda.device_count())
+
+
 def choose_device(asked: str) -> str:
     """`auto` becomes cuda, else mps, else cpu. Raises UserError for a device that isn't there."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if asked == "auto":
-        return next(name for name, available in there.items() if available)
-    kind, _, index = asked.partition(":")
-    if not there[kind] or (index and int(index) >= torch.cuda.device_count()):
+        return next(filter(is_available, ("cuda", "mps", "cpu")))
+    if not is_available(asked):
         raise UserError(f"train.device: there is no {asked} here; use {choose_device('auto')}")
     return asked
 
@@ -69,12 +99,17 @@ def seed_dropout(seed: int, number: int, device: str) -> None:
 
 @contextmanager
 def memory_explained(train: TrainConfig) -> Iterator[None]:
-    """Answer a lack of memory with the flags that make the same steps in less of it. Raises UserError."""
+    """Answer a lack of memory with the flags that make the same steps in less of it, which --resume allows too.
+
+    The product must stay: 9 x 1 becomes 3 x 3. Raises UserError.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error)):
             raise
-        half, twice = train.batch_size // 2, 2 * train.accumulate
-        less = f"--train.batch_size {half} --train.accumulate {twice}" if half else "a smaller model.n_embd or n_layer"
-        raise UserError(f"out of memory; the same steps in half of it: {less}", 1) from error
+        size, count = train.batch_size, train.accumulate
+        parts = next((n for n in range(2, size + 1) if size % n == 0), 0)
+        less = f"--train.batch_size {size // parts} --train.accumulate {parts * count}" if parts else ""
+        way = f"the same steps in less memory: {less}" if less else "use a smaller model.n_embd or n_layer"
+        raise UserError(f"out of memory; {way}", 1) from error

@@ -88,14 +88,20 @@ def by_micro_batch(time_step: TimeStep, processes: int, config: Config) -> float
     return config.train.accumulate / processes * time_step(change(config, accumulate=1))
 
 
-def what_is_left(folder: Path, config: Config) -> str:
-    """What --resume would go on with, in a line."""
+def what_is_left(folder: Path, config: Config, same_pace: bool) -> str:
+    """What --resume would go on with, in a line; how long it takes if it goes on at the same pace.
+
+    Raises UserError for weights that can't learn.
+    """
     found, steps = checkpoint.last(folder / "checkpoints"), config.train.steps or 0
+    if found:
+        found.require_trainable()
     done = found.state.step if found else 0
     if done >= steps:
         return f"{folder} has made all of its {steps:,} steps; more with --train.steps"
     unit = "tokens" if isinstance(config.model, GPTConfig) else "images"
-    left, targets, seconds = steps - done, (steps - done) * targets_in_a_step(config), pace(folder)
+    left, targets = steps - done, (steps - done) * targets_in_a_step(config)
+    seconds = pace(folder) if same_pace else None
     how_long = f"; {duration(left * seconds)} of steps at the pace so far" if seconds else ""
     return f"{folder} goes on after step {done:,}: {left:,} of {steps:,} steps left, {targets:,} {unit}{how_long}"
 

@@ -1,7 +1,7 @@
 """Folders that are whole or not there: written beside, hashed, renamed, and verified before they are used."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.errors import UserError
-from configs.files import Damaged, small, whole_folder, write_whole
+from configs.files import Damaged, refuse_newer, small, whole_folder, write_whole
 from configs.schema import Settings
 from data.fetch import sha256
 
@@ -19,6 +19,7 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 class Manifest(Settings):
     """manifest.json: the SHA-256 of every other file."""
 
+    format: Literal[1] = 1
     sha256: dict[str, Digest]
     tokenizer: Digest | None = None
     """of the run's tokenizer.json; a digit network has none"""
@@ -59,14 +60,24 @@ def fill(folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, s
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What manifest.json says. Raises Damaged, and UserError if the run has another tokenizer than in training."""
-    try:
-        manifest = Manifest.model_validate_json(small(folder / "manifest.json"))
-    except (OSError, ValidationError, RecursionError) as error:
-        raise Damaged(folder, str(error).splitlines()[0]) from error
+    """What manifest.json says. Raises Damaged, and UserError if a newer version wrote it, or if the run has another
+    tokenizer than in training.
+    """
+    manifest = parse_manifest(folder)
     if manifest.tokenizer and manifest.tokenizer != tokenizer_hash(folder.parent):
         raise UserError(f"{folder} was trained with another tokenizer.json than the one there now; put that back", 1)
     return manifest
+
+
+def parse_manifest(folder: Path) -> Manifest:
+    """What manifest.json says, by itself. Raises Damaged, and UserError if a newer version wrote it."""
+    content, file = b"", folder / "manifest.json"
+    try:
+        content = small(file)
+        return Manifest.model_validate_json(content)
+    except (OSError, ValidationError, RecursionError) as error:
+        refuse_newer(content, file)
+        raise Damaged(folder, str(error).splitlines()[0]) from error
 
 
 def tokenizer_hash(checkpoints: Path) -> str | None:

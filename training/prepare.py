@@ -16,10 +16,10 @@ from data.find import NAMES, find_files
 from data.text import Text, open_text
 from data.tokenizer import Tokenizer
 from training import checkpoint
-from training.device import memory_explained
+from training.device import hardware, memory_explained
 from training.plan import describe, require_memory, resolve, with_vocabulary
 from training.report import say
-from training.run import Record, Run, machine, open_run, read_record, require_elsewhere, run_folder
+from training.run import FORMAT, Record, Run, machine, open_run, read_record, require_elsewhere, run_folder
 from training.world import ALONE, World, require_equal_shares
 
 LATEST = 1.5  # times the budget of train.minutes: when a run is cut at the latest
@@ -102,8 +102,17 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
     say(describe(config, data, seconds))
     require_equal_shares(config.train, world)
     run = open_run(folder, command.resume, command.overwrite)
-    asked, origins = command.settings, command.origins
-    run.describe(Record(asked=asked, origins=origins, resolved=config, data_sha256=data.sha256, machine=machine()))
+    record = Record(
+        format=FORMAT,
+        asked=command.settings,
+        origins=command.origins,
+        resolved=config,
+        data_sha256=data.sha256,
+        data_recipe=data.recipe,
+        hardware=hardware(),
+        machine=machine(),
+    )
+    run.describe(record)
     if isinstance(data, Text):
         run.write("tokenizer.json", data.tokenizer.file)
     longest = LATEST * 60 * (wanted.train.minutes or math.inf)

@@ -1,77 +1,285 @@
-"""How a run goes on: with its own settings, tokenizer and data, and only what may change changed."""
+"""How a run resumes: with its own settings, tokenizer and data, on whatever machine is there."""
 
 import math
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from configs.command import CLI, Command, check, flatten
-from configs.errors import UserError
+from pydantic import BaseModel, ValidationError
+
+from configs.command import CLI, Command, check, explain, flatten, merge, unflatten
+from configs.errors import UnfitData, UnknownCharacters, UserError
 from configs.files import Damaged
 from configs.schema import Config, LogConfig
+from data.dataset import Dataset
+from data.find import NAMES
+from data.text import Text
 from training import checkpoint
-from training.manifest import read_manifest
+from training.device import (
+    choose_compile,
+    choose_device,
+    choose_dtype,
+    choose_threads,
+    hardware,
+    is_available,
+)
+from training.manifest import Manifest, read_manifest
+from training.plan import change, count_parameters
 from training.prepare import Job, open_data
+from training.refusal import (
+    LENGTHS,
+    cannot_change,
+    cannot_change_length,
+    cannot_shorten,
+    data_changed,
+    data_too_small,
+    does_not_apply,
+    other_step,
+)
 from training.report import say
 from training.restore import tokenizer_of
-from training.run import Record, open_run, read_record
+from training.run import FORMAT, Hardware, Record, open_run, read_record, run_folder
 from training.sane import require_size
 from training.world import World, require_equal_shares
 
-RESUMABLE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience", "threads")} | {
+FREE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep", "patience")} | {
     f"log.{name}" for name in LogConfig.model_fields
 }
+BATCH = ("train.batch_size", "train.accumulate")  # free at an equal product
+MACHINE = ("train.device", "train.dtype", "train.compile", "train.threads")  # not the run's identity
 
 
 def begun_before(command: Command, record: Record) -> Command:
     """The command that began a run which was stopped before its first checkpoint, and so begins again."""
-    settings, origins = record.asked | command.settings, record.origins | command.origins
-    return command._replace(settings=settings, origins=origins)
+    settings, _ = merge([("", record.asked), ("", command.settings)])
+    origins = record.origins | command.origins
+    device = asked_for("train.device", record)
+    typed = command.origins.get("train.device") == CLI
+    if settings.get("train.device") == device and not typed and not can_have("train.device", device, hardware()):
+        say(f"warning: starting without train.device={device}, which is not available on this machine")
+        settings["train.device"] = "auto"
+    return command._replace(settings=settings, origins={name: origins[name] for name in settings})
 
 
 def go_on(command: Command, folder: Path, world: World) -> Job | None:
     """A run that continues, with its own settings, tokenizer and data."""
     record = read_record(folder)
-    config = continued(command.settings, record)
+    require_size(folder, record.resolved.model)
+    data = open_unchanged(record, folder)  # before settings are compared, so that nothing is advised that can't work
+    here = hardware()
+    config = continued(command, record, folder, data, here)
     require_equal_shares(config.train, world)
-    require_size(folder, config.model)
-    for newest in checkpoint.step_folders(folder / "checkpoints")[:1]:
-        with suppress(Damaged):  # it is looked for an older one later
-            read_manifest(newest)  # a wrong tokenizer is named before it makes any tokens
-    data = open_data(config, tokenizer_of(folder))
     if config.train.start and checkpoint.last(folder / "checkpoints") is None:
         raise UserError(f"{folder} has no checkpoint that is whole; begin it anew with --overwrite", 1)
-    if data.sha256 != record.data_sha256:
-        raise UserError(
-            f"{' '.join(config.data.path)} has changed since {folder} began, so that can't go on exactly; begin a new "
-            f"run with --train.start {folder}, which keeps what was learned"
-        )
     if command.dry_run:
         from training.dryrun import what_is_left
 
-        return print(what_is_left(folder, config))
+        return print(what_is_left(folder, config, same_pace=not differences(record, config)))
     run = open_run(folder, resume=True, overwrite=False)
     checkpoint.adopt(run.checkpoints)
-    run.describe(record.model_copy(update={"resolved": config}))
+    now = {"format": FORMAT, "hardware": here, "data_sha256": data.sha256, "data_recipe": data.recipe}
+    run.describe(record.model_copy(update={"resolved": config, **now}))
     return Job(config, data, run, None, math.inf, world)
 
 
-def continued(settings: dict[str, Any], record: Record) -> Config:
-    """The resolved config of a run that goes on, with what may change changed.
+def open_unchanged(record: Record, folder: Path) -> Dataset:
+    """The run's data; a warning if it can't be told whether it is what the run was trained on. Raises UserError if it
+    is not.
+    """
+    manifest = newest_manifest(folder)  # a wrong tokenizer is named before it makes any tokens
+    try:
+        data = open_data(record.resolved, tokenizer_of(folder))
+    except UnknownCharacters as error:
+        raise data_changed(record, folder, new_characters=True) from error
+    except UnfitData as error:
+        raise data_too_small(record, folder, error) from error
+    if data.sha256 == record.data_sha256:
+        return data
+    if recipe_of(record, data, manifest) == data.recipe:
+        raise data_changed(record, folder)
+    say(
+        f"warning: cannot check that the data is unchanged: {folder} comes from another version of pellucid, which "
+        "recorded no fingerprint that this one can compare"
+    )
+    return data
+
+
+def newest_manifest(folder: Path) -> Manifest | None:
+    """That of the newest checkpoint; None if it is damaged, for then an older one is looked for later."""
+    for newest in checkpoint.step_folders(folder / "checkpoints")[:1]:
+        with suppress(Damaged):
+            return read_manifest(newest)
+    return None
+
+
+def recipe_of(record: Record, data: Dataset, manifest: Manifest | None) -> int:
+    """By which recipe the run's fingerprint was computed; 0 stands for one that is no longer known.
+
+    Runs of format 0 don't say. Digits had none. Text has had recipe 1 since manifests name the tokenizer.
+    """
+    if record.format:
+        return record.data_recipe
+    return 1 if isinstance(data, Text) and (manifest is None or manifest.tokenizer) else 0
+
+
+def continued(command: Command, record: Record, folder: Path, data: Dataset, here: Hardware) -> Config:
+    """The resolved config of a run that resumes on this machine, with what may change changed.
 
     Raises UserError for a setting that may not.
     """
+    given = changes(command, record, folder)
+    done = max((int(step.name[5:]) for step in checkpoint.step_folders(folder / "checkpoints")[:1]), default=0)
+    for name, value in given.items():
+        if name in LENGTHS:
+            raise cannot_change_length(name, value, record, folder, data, done)
+        if name not in {*FREE, *BATCH, *MACHINE}:
+            raise cannot_change(name, value_in(record.resolved, name), value, record, folder)
+    require_equal_step(given, record, folder)
+    if given.get("train.steps", done) < done:
+        raise cannot_shorten(given["train.steps"], done, record, folder)
     resolved = flatten(record.resolved.model_dump(exclude_none=True))
-    changed = {name: value for name, value in settings.items() if record.asked.get(name) != value}
-    if changed.get("train.threads") == "auto":  # chosen when the run began
-        del changed["train.threads"]
-    before, now = resolved["train.threads"], changed.get("train.threads", resolved["train.threads"])
-    if before != now:
-        say(f"warning: train.threads was {before} and is {now} now; it goes on, but no longer exactly as it would have")
-    for name, value in changed.items():
-        if name not in RESUMABLE:
-            raise UserError(
-                f"--resume keeps the run's settings: {name} is {resolved.get(name)!r} and can't become {value!r}; "
-                f"only {', '.join(sorted(RESUMABLE))} may change"
-            )
-    return check(resolved | changed, dict.fromkeys(changed, CLI))
+    free = {name: value for name, value in given.items() if name not in MACHINE}
+    if "train.save_every" not in record.asked and resolved["train.save_every"] == resolved["train.eval_every"]:
+        free = {"train.save_every": free.get("train.eval_every", resolved["train.eval_every"])} | free
+    config = settled(check(resolved | free, command.origins), given, record, here)
+    warn(record, config, here)
+    return config
+
+
+def changes(command: Command, record: Record, folder: Path) -> dict[str, Any]:
+    """The given settings that the run doesn't have, or that were typed and concern this machine, as a config holds
+    them. Raises UserError for a value that no config may have.
+
+    What a config file says as it did when the run began is no change, though --resume may have changed it since.
+    """
+    given = {}
+    for name, value in command.settings.items():
+        now, mistake = held(name, value, record)
+        if mistake and mistake["type"] == "extra_forbidden":
+            raise does_not_apply(name, record, folder)
+        if mistake:
+            raise UserError(explain(mistake, command.origins))
+        typed, as_asked = command.origins[name] == CLI, equal(name, now, asked_for(name, record))
+        if name in MACHINE:
+            no_change = as_asked and not typed
+        else:
+            as_before = equal(name, now, value_in(record.resolved, name))
+            no_change = as_before or (as_asked and not (typed and name in {*FREE, *BATCH}))
+        if not no_change:
+            given[name] = now
+    return given
+
+
+def asked_for(name: str, record: Record) -> Any:
+    """What the run was asked for when it began; "auto" for a setting of MACHINE and None for another that wasn't."""
+    value, mistake = held(name, record.asked.get(name), record)
+    missing = "auto" if name in MACHINE else None
+    return missing if mistake or name not in record.asked else value
+
+
+def held(name: str, value: Any, record: Record) -> tuple[Any, Any]:
+    """The value as the run's config would hold it (a word for a list of one is that list, and 1 is 1.0), and pydantic's
+    error if no config may hold it. A value that only doesn't fit the run's other settings is returned as it is.
+    """
+    others = flatten(record.resolved.model_dump(exclude_none=True))
+    others = {other: kept for other, kept in others.items() if not f"{other}.".startswith(f"{name}.")}
+    try:
+        return value_in(Config.model_validate(unflatten(others | {name: value})), name), None
+    except ValidationError as error:
+        places = {".".join(str(p) for p in found["loc"] if p not in ("mlp", "gpt")): found for found in error.errors()}
+        inside = [found for place, found in places.items() if f"{place}.".startswith(f"{name}.")]
+        return value, next(iter(inside), None)
+
+
+def value_in(config: Config, name: str) -> Any:
+    """A setting by its dotted name; None if it isn't there."""
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return value.model_dump() if isinstance(value, BaseModel) else value
+
+
+def equal(name: str, one: Any, other: Any) -> bool:
+    """Whether two values of a setting are the same; files and runs may be named in several ways."""
+    if name == "data.path" and isinstance(one, list) and isinstance(other, list):
+        return [*map(place, one)] == [*map(place, other)]
+    if name == "train.start" and one != other and one and other:
+        with suppress(UserError):  # a name that none can have
+            return os.path.abspath(run_folder(one)) == os.path.abspath(run_folder(other))
+    return one == other
+
+
+def place(path: str) -> str:
+    """Where a path of a corpus leads; a corpus with a name stays a name."""
+    return path if path in NAMES else os.path.abspath(os.path.expanduser(path))
+
+
+def require_equal_step(given: dict[str, Any], record: Record, folder: Path) -> None:
+    """Raises UserError unless a step has as many examples as before."""
+    train = record.resolved.train
+    sizes = {name: given[name] for name in BATCH if name in given}
+    batch_size, accumulate = (sizes.get(name, value_in(record.resolved, name)) for name in BATCH)
+    if batch_size * accumulate != train.batch_size * train.accumulate:
+        raise other_step(batch_size, accumulate, sizes, record, folder)
+
+
+def settled(config: Config, given: dict[str, Any], record: Record, here: Hardware) -> Config:
+    """The config with device, precision, compilation and threads for this machine.
+
+    What is given now counts. On the machine that the run was trained on, everything is as it was; on another one, or
+    on another device, what was asked for explicitly stays if this machine can do it, and all else is chosen anew.
+    Raises UserError for a device that is given and isn't there.
+    """
+    old = record.resolved
+    same = can_have("train.device", old.train.device, here) and (
+        record.hardware == here if record.hardware else can_have("train.threads", old.train.threads, here)
+    )
+
+    def wanted(name: str) -> Any:
+        if name in given:
+            return given[name]
+        asked = asked_for(name, record)
+        return value_in(old, name) if same else asked if can_have(name, asked, here) else "auto"
+
+    device = choose_device(wanted("train.device"))
+    same = same and device == old.train.device
+    size = count_parameters(config)
+    return change(
+        config,
+        device=device,
+        dtype=choose_dtype(wanted("train.dtype"), device, size),
+        compile=choose_compile(wanted("train.compile"), device, config.train.steps or 0),
+        threads=choose_threads(wanted("train.threads"), size),
+    )
+
+
+def can_have(name: str, value: Any, here: Hardware) -> bool:
+    """Whether this machine can do what a setting asks for."""
+    if name == "train.device":
+        return value == "auto" or is_available(value)
+    return name != "train.threads" or value == "auto" or value <= here.cores
+
+
+def warn(record: Record, config: Config, here: Hardware) -> None:
+    """Say what the rest of the run is computed with instead of what it was, if anything."""
+    was = record.hardware
+    moved = f" on another machine (before: {describe(was)})" if was and was != here else ""
+    changed = differences(record, config)
+    if moved or changed:
+        instead = f" with {', '.join(changed)}" if changed else ""
+        say(f"warning: resuming{moved}{instead}; the rest of the run is no longer bit-exact")
+
+
+def differences(record: Record, config: Config) -> list[str]:
+    """What the machine computes with now: ["train.threads 2 instead of 1"]."""
+    return [
+        f"{name} {new} instead of {old}"
+        for name in (*MACHINE, *BATCH)
+        if (new := value_in(config, name)) != (old := value_in(record.resolved, name))
+    ]
+
+
+def describe(machine: Hardware) -> str:
+    """A machine in a few words."""
+    return ", ".join([machine.processor, f"{machine.cores} cores", *[machine.gpu] * bool(machine.gpu)])

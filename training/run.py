@@ -18,16 +18,17 @@ from contextlib import suppress
 from importlib import metadata
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from configs.command import Command, parse
 from configs.errors import INTERRUPTED, UserError, reason
-from configs.files import Damaged, append, lines_of, lock, open_lock, small, write_whole
+from configs.files import Damaged, append, lines_of, lock, open_lock, refuse_newer, small, write_whole
 from configs.schema import Config, Settings
 
 RUNS = Path("runs")
+FORMAT = 1  # of run.json
 NOT_FINITE = 3  # the exit code of a loss that is no number
 LARGEST_RECORD = 2**23  # bytes of run.json, which names the files of a corpus three times
 LOCK = "run.lock"
@@ -49,9 +50,19 @@ STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "tiktoken", "torchvision")
 
 
+class Hardware(Settings):
+    """What decides how numbers are computed. On the same hardware --resume is bit-exact."""
+
+    processor: str
+    cores: int
+    gpu: str | None = None
+
+
 class Record(Settings):
     """run.json: what was asked, what it was resolved to, and on what machine."""
 
+    format: Literal[0, 1] = 0
+    """0 is a run from before there was a number"""
     asked: dict[str, Any]
     """settings that were given, by dotted name"""
     origins: dict[str, str]
@@ -59,7 +70,11 @@ class Record(Settings):
     resolved: Config
     """every setting, no `auto` left"""
     data_sha256: str
-    """of the corpus; empty for digits, whose files are fixed"""
+    """fingerprint of the data; empty for digits in format 0"""
+    data_recipe: int = 0
+    """how that was computed; see Dataset.recipe"""
+    hardware: Hardware | None = None
+    """where it was trained last; none in format 0"""
     machine: dict[str, Any]
     """versions, processor, git commit: for the reader"""
 
@@ -227,14 +242,16 @@ def require_elsewhere(folder: Path, setting: str, files: Iterable[Path]) -> None
 
 
 def read_record(folder: Path) -> Record:
-    """What run.json says. Raises UserError if there is no run or its record is damaged."""
+    """What run.json says. Raises UserError if there is no run, or its record is damaged or from a newer version."""
     file = folder / "run.json"
     if not file.is_file():
         raise UserError(f"there is no run in {folder}{known_runs()}")
     refuse_links(folder)
+    content = small(file, LARGEST_RECORD)
     try:
-        return Record.model_validate_json(small(file, LARGEST_RECORD))
+        return Record.model_validate_json(content)
     except (ValidationError, RecursionError) as error:
+        refuse_newer(content, file)
         raise UserError(f"{file} is damaged: {reason(error)}", 1) from error
 
 

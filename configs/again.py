@@ -1,0 +1,69 @@
+"""Command lines for a message to name, ready to be pasted into a shell: a run again, with something changed."""
+
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from configs.command import CLI, LISTS, merge, read
+from configs.errors import UserError, one_line
+
+
+def again(asked: dict[str, Any], origins: dict[str, str], changes: dict[str, Any], run: object) -> str:
+    """The command that trains `run` with what another run was asked for, some settings changed.
+
+    >>> again({"train.steps": 5}, {"train.steps": "a.toml"}, {"optim.lr": 0.1}, "runs/a-2")
+    'python train.py a.toml --optim.lr 0.1 --run runs/a-2'
+
+    Settings of a config that is no longer there become options; without any config, --resume starts a run too.
+    """
+    configs = dict(readable(origins))
+    settings, _ = merge([("", asked), ("", changes)])
+    known, _ = merge([*configs.items()])
+    options = {name: value for name, value in settings.items() if name not in known or known[name] != value}
+    return line(*(configs or ["--resume"]), options=options, run=run)
+
+
+def resume(run: object, changes: dict[str, Any] | None = None) -> str:
+    """The command that resumes `run`."""
+    return line("--resume", options=changes or {}, run=run)
+
+
+def line(*words: str, options: dict[str, Any], run: object) -> str:
+    """One call of train.py."""
+    given = (word for name, value in options.items() for word in option(f"--{name}", value))
+    return " ".join(map(quoted, ["python", "train.py", *words, *given, *option("--run", str(run))]))
+
+
+def readable(origins: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The configs among the origins of settings that are still there, with their content."""
+    for file in dict.fromkeys(origins.values()):
+        if file != CLI:
+            try:
+                yield file, read(file)
+            except UserError:
+                continue
+
+
+def option(name: str, value: Any) -> list[str]:
+    """The words that set one setting: ["--data.path", "a.txt", "b.txt"]."""
+    if name in LISTS and isinstance(value, list) and value:
+        first, *more = value
+    else:
+        first, more = value if isinstance(value, str) else json.dumps(value), []
+    return [f"{name}={first}" if first.startswith("-") else name, *[first] * (not first.startswith("-")), *more]
+
+
+def quoted(word: str) -> str:
+    """The word for a shell; what a message cannot show as it is, such as a line break, in bash's $'...' form."""
+    plain = shlex.quote(word)
+    if one_line(plain) == plain:
+        return plain
+    shown = (c if c.isprintable() and c not in " '\\" else escaped(c) for c in word)
+    return f"$'{''.join(shown)}'"
+
+
+def escaped(character: str) -> str:
+    r"""The bytes of a character: "\n" is \x0a."""
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
