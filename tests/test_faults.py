@@ -267,7 +267,7 @@ def test_a_log_that_fails_costs_one_warning(shell, tiny, workplace, monkeypatch)
 
     monkeypatch.setattr(Run, "length", lambda run, name: 0)
     at_step(monkeypatch, 5, in_the_way)
-    monkeypatch.setattr("training.examine.validation_losses", lambda run: [])
+    monkeypatch.setattr("training.examine.read_log", lambda folder: [])
     monkeypatch.setattr("train.out_of_patience", lambda learner, run: False)
     code, _, err = shell("train.py", *tiny, *SHORT)
     assert code == 0 and err.count("log.jsonl can't be written") == 1 and err.count("timing.jsonl can't be") == 1

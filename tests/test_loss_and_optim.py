@@ -393,7 +393,8 @@ def test_an_evaluation_is_the_mean_over_every_example_however_they_are_batched(j
         logits = model.layer(x)
     each = [float(loss(logits[i : i + 1], y[i : i + 1])) for i in range(37)]
     right = sum(int(logits[i].argmax()) == int(y[i]) for i in range(37))
-    assert found == pytest.approx((np.mean(each), right / 37, 37), rel=1e-5)
+    error = np.std(each, ddof=1) / math.sqrt(37)
+    assert found == pytest.approx((np.mean(each), right / 37, 37, error), rel=1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])

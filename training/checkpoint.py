@@ -68,7 +68,7 @@ def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Opt
         from training.base import keep_base
 
         base = keep_base(checkpoints, model)
-    folder = checkpoints / f"step-{state.step:06d}"
+    folder = step_folder(checkpoints, state.step)
     tensors = {"model.safetensors": weights, "optimizer.safetensors": moments}
     write(folder, tensors, {"state.json": state.model_dump_json()}, base=base, tokenizer=tokenizer_hash(checkpoints))
     return folder
@@ -97,6 +97,11 @@ def verify(folder: Path) -> Checkpoint:
     except (OSError, ValidationError, RecursionError) as error:
         refuse_newer(state, folder / "state.json")
         raise Damaged(folder, str(error).splitlines()[0]) from error
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """Where the checkpoint of this step is or would be."""
+    return checkpoints / f"step-{step:06d}"
 
 
 def step_folders(checkpoints: Path) -> list[Path]:
@@ -128,8 +133,10 @@ def best(checkpoints: Path) -> Checkpoint | None:
 
 
 def set_best(checkpoints: Path, step: int) -> None:
-    """Name the checkpoint of this step the best."""
-    write_whole(checkpoints / "best", f"step-{step:06d}\n")
+    """Name the checkpoint of this step the best, unless it is named already."""
+    file, name = checkpoints / "best", f"{step_folder(checkpoints, step).name}\n"
+    if not (file.is_file() and file.stat().st_size == len(name) and file.read_text() == name):
+        write_whole(file, name)
 
 
 def prune(checkpoints: Path, keep: int) -> None:

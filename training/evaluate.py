@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from data.dataset import IGNORED, Dataset
+from training.loss import EACH
 from training.world import ALONE, World
 
 LOGITS_AT_ONCE = 2**18  # per batch: large enough to be fast, small enough to stay in the cache
@@ -22,6 +23,8 @@ class Evaluation(NamedTuple):
     """share of targets whose largest logit is the right one"""
     targets: int
     """how many there were"""
+    stderr: float | None = None
+    """standard error of `loss` over the examples (windows, images); None for a single one"""
 
     @property
     def perplexity(self) -> float:
@@ -45,7 +48,9 @@ def evaluate(
     stop: Callable[[], bool] = lambda: False,
     world: World = ALONE,
 ) -> Evaluation | None:
-    """Loss and accuracy over every example of the split; None if `stop` asked to give up.
+    """Loss, its standard error and accuracy over every example of the split; None if `stop` asked to give up.
+
+    `loss` is a cost of training/loss.py; what it gives for single targets is summed in float64.
 
     `forward` is the model as it is called (by default itself), `size` the least number of examples in a
     batch. The model is in eval mode meanwhile, so that dropout is off. The processes of `world` take turns with the
@@ -54,27 +59,42 @@ def evaluate(
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    totals: list[float] = []  # one for each batch, so that they are added up in order, whoever computed them
-    right, count = 0, 0
+    sums: list[float] = []  # of the loss, one for each example, in order, whichever process computed it
+    counts: list[int] = []  # of its targets
+    right = 0
     fits = min(LOGITS_AT_ONCE // (data.positions * outputs(model)), data.count(split))
     for number, (x, y) in enumerate(data.in_order(split, max(size, fits))):
         turn = number % world.size
         if turn == 0 and stop():
             break
-        totals.append(0.0)
+        counted = [n for n in (y != IGNORED).view(len(y), -1).sum(dim=1).tolist() if n]  # without what fills a batch up
+        counts += counted
         if turn != world.rank:
+            sums += [0.0] * len(counted)
             continue
-        x, y = x.to(device), y.to(device)
-        logits = (forward or model)(x)
-        counted = int((y != IGNORED).sum())
-        totals[-1] = float(loss(logits, y)) * counted
+        y = y.to(device)
+        logits = (forward or model)(x.to(device))
+        losses = EACH[loss](logits, y).view(len(y), -1)[: len(counted)]
+        sums += losses.cpu().double().sum(dim=1).tolist()
         right += int((logits.argmax(dim=-1) == y).sum())
-        count += counted
     model.train(training)
     if stop():
         return None
-    *totals, right, count = world.reduced([*totals, right, count], "SUM")
-    return Evaluation(sum(totals) / count, int(right) / int(count), int(count))
+    *sums, right = world.reduced([*sums, right], "SUM")
+    mean, targets = math.fsum(sums) / sum(counts), sum(counts)
+    return Evaluation(mean, int(right) / targets, targets, standard_error(sums, counts, mean))
+
+
+def standard_error(sums: list[float], counts: list[int], mean: float) -> float | None:
+    """Of the mean loss per target, from each example's summed loss and number of targets; None for one example.
+
+    s / sqrt(n) for examples of one length; a shorter one (a text's last window) weighs as much as it has targets.
+    """
+    n = len(sums)
+    if n < 2:
+        return None
+    squares = math.fsum((total - count * mean) ** 2 for total, count in zip(sums, counts, strict=True))
+    return math.sqrt(squares * n / (n - 1)) / sum(counts)
 
 
 def outputs(model: nn.Module) -> int:

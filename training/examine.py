@@ -1,39 +1,43 @@
 """What is done at every evaluation: the loss on the whole validation split, a sample, and the best kept."""
 
-import math
 from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
 
 import torch
 
+from data.dataset import IGNORED, Dataset
 from data.seeds import seed_for
 from data.text import Text
 from data.tokenizer import decode, first_token
 from training import checkpoint
-from training.evaluate import evaluate, outputs
+from training.advice import Chance, chance_level, constant_loss, overfitting
+from training.evaluate import evaluate
 from training.learner import Learner
 from training.loss import LOSSES
-from training.report import rising, say, visible
+from training.report import say, visible
 from training.run import Run, read_log
+from training.validation import Evaluated, best_of, evaluations, judged_by, since_best
 
 SAMPLE_TEMPERATURE = 0.8
-AWAKE = 0.98  # a network above this share of a blind guess has learned nothing yet
+COUNTED = 2**20  # training targets whose frequencies stand for all
 
 
 def scores(learner: Learner, split: str, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
-    """Loss over the whole split, with accuracy for digits, perplexity and bits per byte for text.
+    """Loss over the whole split with its standard error; accuracy of digits, perplexity and bits per byte of text.
 
-    Empty if `stop` asked to give up.
+    Text is scored in nats of cross-entropy whatever trains it. Empty if `stop` asked to give up.
     """
-    train, data = learner.config.train, learner.data
-    loss = LOSSES[train.loss]
-    size, world = train.batch_size, learner.world
+    data, loss = learner.data, LOSSES[judged_by(learner.config)]
+    size, world = learner.config.train.batch_size, learner.world
     result = evaluate(learner.model, data, split, loss, forward=learner.forward, size=size, stop=stop, world=world)
     if result is None:
         return {}
+    found = {"loss": result.loss} | ({} if result.stderr is None else {"loss_stderr": result.stderr})
     if isinstance(data, Text):
         bits = result.bits_per_byte(data.byte_count(split))
-        return {"loss": result.loss, "perplexity": result.perplexity, "bits_per_byte": bits}
-    return {"loss": result.loss, "accuracy": result.accuracy}
+        return found | {"perplexity": result.perplexity, "bits_per_byte": bits}
+    return found | {"accuracy": result.accuracy}
 
 
 def examine(learner: Learner, run: Run, step: int, stop: Callable[[], bool]) -> None:
@@ -42,42 +46,69 @@ def examine(learner: Learner, run: Run, step: int, stop: Callable[[], bool]) -> 
     if found == {} or not learner.world.leads:
         return
     if found:
-        losses = [*validation_losses(run), found["loss"]]
-        run.log(step=step, **{f"val_{name}": value for name, value in found.items()})
-        say(f"step {step:,}: validation {listed(found)}")
-        if advice := asleep(step, found["loss"], learner):
-            say(advice)
-        if losses[-1] == min(losses):
-            checkpoint.set_best(run.checkpoints, step)
-        if advice := rising(losses):
-            say(advice)
+        record(found, learner, run, step)
     checkpoint.prune(run.checkpoints, learner.config.train.keep)
     show_sample(learner, run, step)
 
 
-def asleep(step: int, loss: float, learner: Learner) -> str | None:
-    """Advice if the loss, soon after warm-up, is still that of a blind guess."""
-    guess = math.log(outputs(learner.model))
-    warm = max(100, 2 * learner.config.optim.warmup_steps)
-    if learner.config.train.loss != "cross_entropy" or step < warm or loss < AWAKE * guess:
-        return None
-    return f"warning: after {step:,} steps the loss is still that of a blind guess, {guess:.2f}; try another --optim.lr"
+def record(found: dict[str, float], learner: Learner, run: Run, step: int) -> None:
+    """Log these scores, name the best checkpoint so far, and tell what it all means."""
+    scored: dict[str, Any] = {f"val_{name}": value for name, value in found.items()}
+    trains, cost = learner.config.train.loss, judged_by(learner.config)
+    if trains != cost:
+        scored |= {"train_cost": trains, "val_cost": cost}
+        found = {cost.replace("_", "-"): found["loss"]} | {n: v for n, v in found.items() if n != "loss"}
+    seen = evaluations([*read_log(run.folder), {"step": step, **scored}])
+    best = chosen(seen, run)
+    checkpoint.set_best(run.checkpoints, best.step)
+    run.log(step=step, **scored, best=best.step, best_by="val_loss" if best.accuracy is None else "val_accuracy")
+    say(f"step {step:,}: validation {listed(found)}" + ("" if best.step == step else f" (best: {told(best)})"))
+    train, chance = learner.config.train, chance_of(learner)
+    epoch = learner.data.count("train") / (train.batch_size * train.accumulate)
+    for advice in (chance_level(seen, chance, learner.config), overfitting(seen, epoch, chance)):
+        if advice:
+            say(advice)
 
 
-def validation_losses(run: Run) -> list[float]:
-    """The validation loss of every evaluation so far, the first first."""
-    return [line["val_loss"] for line in read_log(run.folder) if "val_loss" in line]
+def chosen(seen: list[Evaluated], run: Run) -> Evaluated:
+    """The best evaluation whose checkpoint is there; a run of an earlier version may have deleted a better one."""
+    return best_of([e for e in seen if checkpoint.step_folder(run.checkpoints, e.step).is_dir()] or seen)
+
+
+def told(best: Evaluated) -> str:
+    """Such as "step 5,064, accuracy 98.61%"."""
+    return f"step {best.step:,}, {best.score}"
+
+
+def chance_of(learner: Learner) -> Chance:
+    """What a constant answer scores, by the targets' frequencies in training."""
+    counts, config = target_counts(learner.data), learner.config
+    loss, training = (constant_loss(counts, cost) for cost in (judged_by(config), config.train.loss))
+    return Chance(loss, training, max(counts) / sum(counts), learner.data.count("val"))
+
+
+@lru_cache(maxsize=1)
+def target_counts(data: Dataset) -> list[int]:
+    """How often each target occurs in the training split, or in the first million of a long one."""
+    counts = torch.zeros(0, dtype=torch.int64)
+    size = max(1, 2**16 // data.positions)
+    for number, (_, y) in enumerate(data.in_order("train", min(size, data.count("train")))):
+        if number * size * data.positions >= COUNTED:
+            break
+        new = torch.bincount(y[y != IGNORED], minlength=len(counts))
+        counts = new + torch.nn.functional.pad(counts, (0, len(new) - len(counts)))
+    return counts.tolist()
 
 
 def out_of_patience(learner: Learner, run: Run) -> bool:
     """Whether the last `patience` evaluations brought no new best."""
-    if not learner.world.leads:
-        return False  # the first process has written the log, and decides
-    patience, seen = learner.config.train.patience, [line for line in read_log(run.folder) if "val_loss" in line]
-    best = min(seen, key=lambda line: line["val_loss"], default={})
-    if not (patience and seen) or len(seen) - 1 - seen.index(best) < patience:
+    patience = learner.config.train.patience
+    if not (patience and learner.world.leads):  # the first process has written the log, and decides
         return False
-    say(f"no better validation loss in {patience} evaluations; the best is step {best['step']:,}")
+    seen = evaluations(read_log(run.folder))
+    if since_best(seen) < patience:
+        return False
+    say(f"stopping early: no improvement in {patience} evaluations (best: {told(best_of(seen))})")
     return True
 
 
@@ -99,7 +130,9 @@ def show_sample(learner: Learner, run: Run, step: int) -> None:
 
 
 def report_test(learner: Learner, run: Run, step: int) -> None:
-    """At the end: what the best checkpoint scores on the images that chose nothing."""
+    """At the end: which checkpoint is the best, and what it scores on the images that chose nothing."""
+    if learner.world.leads and (seen := evaluations(read_log(run.folder))):
+        say(f"best: {told(chosen(seen, run))}")
     splits = [name for name in ("test", "mnist-test") if learner.data.count(name)]
     best = checkpoint.best(run.checkpoints) if splits else None
     if best is None:
@@ -112,6 +145,7 @@ def report_test(learner: Learner, run: Run, step: int) -> None:
 
 
 def listed(found: dict[str, float]) -> str:
-    """Scores as a person reads them."""
+    """Scores as a person reads them; how far a loss may be off is for the log."""
     shown = {"accuracy": "{:.2%}", "perplexity": "{:.2f}"}
-    return ", ".join(f"{n.replace('_', ' ')} {shown.get(n, '{:.4f}').format(v)}" for n, v in found.items())
+    said = {name: value for name, value in found.items() if name != "loss_stderr"}
+    return ", ".join(f"{n.replace('_', ' ')} {shown.get(n, '{:.4f}').format(v)}" for n, v in said.items())

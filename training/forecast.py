@@ -13,6 +13,7 @@ from training.cost import count_parameters, state_bytes, what_learns
 from training.footprint import in_smaller_batches, memory_of
 from training.gpus import GPU_BYTES, GPU_SHARE, GPUS, LARGEST, gpus_for
 from training.tally import lesson_tally
+from training.validation import costs
 
 # Of a matrix product's speed, what training reaches: the medians of nine runs of benchmarks.plan in each precision.
 CPU_SHARE = {"float32": 0.57, "bfloat16": 0.13}
@@ -148,7 +149,7 @@ def run_line(config: Config) -> str:
     unit = "tokens" if isinstance(config.model, GPTConfig) else "images"
     steps, seen = train.steps or 0, (train.steps or 0) * targets
     all_of_them = f"{seen / 1e9:,.0f} billion" if seen > 10**10 else f"{seen:,}"
-    how = f"{train.loss.replace('_', ' ')}, {config.optim.name}"
+    how = f"{costs(config)}, {config.optim.name}"
     return f"{steps:,} step{'s' * (steps != 1)} of {targets:,} {unit} = {all_of_them} {unit}; {how}"
 
 

@@ -62,5 +62,20 @@ def squared_error(logits: Float[Tensor, "... V"], targets: Int[Tensor, "..."]) -
     return F.mse_loss(logits.sigmoid() * counts, one_hot, reduction="sum") / counts.sum()
 
 
+def cross_entropy_of_each(logits: Float[Tensor, "*N V"], targets: Int[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+    """`cross_entropy` of every single target; 0 where a target is ignored."""
+    size = max(1, AT_ONCE // logits.size(-1))
+    parts = zip(logits.flatten(0, -2).split(size), targets.flatten().split(size), strict=True)
+    each = [F.cross_entropy(widened(row), y, ignore_index=IGNORED, reduction="none") for row, y in parts]
+    return torch.cat(each).view(targets.shape)
+
+
+def squared_error_of_each(logits: Float[Tensor, "*N V"], targets: Int[Tensor, "*N"]) -> Float[Tensor, "*N"]:
+    """`squared_error` of every single target; 0 where a target is ignored."""
+    wanted = F.one_hot(targets.clamp(min=0), logits.size(-1))
+    return (widened(logits).sigmoid() - wanted).square().sum(-1) * (targets != IGNORED)
+
+
 READINGS = {"cross_entropy": partial(torch.softmax, dim=-1), "squared_error": torch.sigmoid}
 LOSSES = {"cross_entropy": cross_entropy, "squared_error": squared_error}
+EACH = {cross_entropy: cross_entropy_of_each, squared_error: squared_error_of_each}

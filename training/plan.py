@@ -17,6 +17,7 @@ from training.clock import duration
 from training.cost import checkpoint_bytes, state_bytes
 from training.device import choose_compile, choose_device, choose_dtype, choose_threads
 from training.learner import Learner, build_learner, build_network
+from training.validation import costs
 
 EVALUATIONS = 10  # in a run, unless eval_every says otherwise
 EVALUATION_SHARE = 0.1  # of train.minutes; fewer evaluations if ten would take more
@@ -161,7 +162,7 @@ def describe(config: Config, data: Dataset, seconds: float) -> str:
     count, learning = counts(config)
     share = f", of which {learning:,} ({learning / count:.2%}) learn" if learning < count else ""
     return (
-        f"{count:,} parameters{share}, {train.loss.replace('_', ' ')}, {config.optim.name}\n"
+        f"{count:,} parameters{share}, {costs(config)}, {config.optim.name}\n"
         f"{data.count('train'):,} {examples} to learn from, {data.count('val'):,} to choose by\n"
         f"{train.steps:,} steps of {a_step} {examples} = {seen * data.positions:,} {targets}, "
         f"{seen / data.count('train'):.1f} epochs: about {duration(run_seconds(config, data, seconds))} "

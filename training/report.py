@@ -3,15 +3,18 @@
 import sys
 import unicodedata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from configs.files import whole_file
 from training.run import read_log
+from training.validation import best_of, evaluations
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-PATIENCE = 2  # evaluations in a row without a new best before we say so
 
 
 def say(message: str) -> None:
@@ -55,17 +58,6 @@ def show_step(bar: Bar, step: int, loss: float, every: int) -> None:
         print(f"step {step:,} of {bar.total:,}: loss {loss:.4f}", file=sys.stderr)
 
 
-def rising(losses: list[float]) -> str | None:
-    """Advice on the moment when validation has had no new best for a while."""
-    behind = len(losses) - 1 - losses.index(min(losses))
-    if behind != PATIENCE:
-        return None
-    return (
-        "warning: the validation loss has turned up; from here on the network learns its data by heart. The "
-        "best checkpoint is kept; --train.patience stops training, more data or --model.dropout help"
-    )
-
-
 def draw_curves(folder: Path) -> None:
     """Draw log.jsonl as curves.png; a warning if it can't be done, for a picture is no reason to stop."""
     try:
@@ -74,17 +66,33 @@ def draw_curves(folder: Path) -> None:
         log = read_log(folder)
         figure = Figure(figsize=(8, 5), layout="constrained")
         top, bottom = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-        for key, label in (("loss", "training, one batch"), ("val_loss", "validation, whole split")):
-            points = [(line["step"], line[key]) for line in log if key in line]
-            if points:
-                top.plot(*zip(*points, strict=True), label=label, linewidth=1 if key == "loss" else 2)
+        draw_losses(top, log)
         rates = [(line["step"], line["lr"]) for line in log if "lr" in line]
         if rates:
             bottom.plot(*zip(*rates, strict=True), color="grey")
-        top.set(ylabel="loss", title=folder.name)
-        top.legend()
+        top.set_title(folder.name)
         bottom.set(xlabel="step", ylabel="learning rate")
         with whole_file(folder / "curves.png") as beside:
             figure.savefig(beside, format="png", dpi=110)
     except Exception as error:  # matplotlib may be missing, broken, or without a place to write
         say(f"warning: no curves.png ({error})")
+
+
+def draw_losses(axes: "Axes", log: list[dict]) -> None:
+    """Training and validation loss, and the best evaluation. Two different costs get an axis each, with its name."""
+    found = evaluations(log)
+    costs = next(((line["train_cost"], line["val_cost"]) for line in log if "val_cost" in line), None)
+    names = [f" ({cost.replace('_', ' ')})" for cost in costs] if costs else ["", ""]
+    right = axes.twinx() if costs else axes
+    lines = []
+    if losses := [(line["step"], line["loss"]) for line in log if "loss" in line]:
+        lines += axes.plot(*zip(*losses, strict=True), label=f"training, one batch{names[0]}", linewidth=1)
+    if found:
+        points = zip(*((e.step, e.loss) for e in found), strict=True)
+        lines += right.plot(*points, label=f"validation, whole split{names[1]}", linewidth=2, color="C1")
+        best = best_of(found)
+        lines += right.plot(best.step, best.loss, "o", label=f"best: step {best.step:,}, {best.score}", color="C1")
+    axes.set_ylabel(f"training loss{names[0]}" if costs else "loss")
+    if costs:
+        right.set_ylabel(f"validation loss{names[1]}")
+    axes.legend(handles=lines)

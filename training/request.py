@@ -15,6 +15,7 @@ from configs.errors import OneLineParser, UserError, reason
 from configs.files import Damaged, lines_of
 from configs.schema import GPTConfig, Settings
 from training.run import Record, all_runs, read_record, run_folder
+from training.validation import Evaluated, best_of, evaluations
 
 LONGEST_PROMPT = 2**24  # bytes
 LARGEST_LOG = 2**28  # bytes; of a run with millions of steps
@@ -210,35 +211,36 @@ class Line(Settings):
     step: int | None = None
     """none in the line of a loss that was no number"""
     val_loss: float | None = None
+    val_accuracy: float | None = None
 
 
-def summary(log: Path) -> tuple[int, list[float]]:
-    """The last step that a log tells of, and all validation losses. Raises UserError for what is no log."""
-    step, losses = 0, []
+def summary(log: Path) -> tuple[int, list[Evaluated]]:
+    """The last step in a log and all evaluations. Raises UserError for what is no log."""
+    step, found = 0, []
     if log.exists():
         if log.stat().st_size > LARGEST_LOG:
             raise Damaged(log.parent, f"{log.name} is too large")
         try:
             for line in map(Line.model_validate_json, lines_of(log)):
                 step = step if line.step is None else line.step
-                losses += [] if line.val_loss is None else [line.val_loss]
+                found += evaluations([line.model_dump(exclude_none=True)]) if line.step is not None else []
         except ValidationError as error:
             raise Damaged(log.parent, f"{log.name}: {reason(error)}") from error
-    return step, losses
+    return step, found
 
 
 def listing() -> str:
-    """All runs, the newest first: name, kind, steps, best validation loss, size, date."""
-    rows = [("run", "kind", "step", "best loss", "MB", "begun")]
+    """All runs, the newest first: name, kind, steps, best evaluation, size, date."""
+    rows = [("run", "kind", "step", "best", "MB", "begun")]
     for folder in all_runs():
         try:
             model = read_record(folder).resolved.model
-            step, losses = summary(folder / "log.jsonl")
+            step, found = summary(folder / "log.jsonl")
         except UserError:
             continue
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         begun = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / "run.json").stat().st_mtime))
-        best = f"{min(losses):.4f}" if losses else "-"
+        best = f"{best_of(found).score} (step {best_of(found).step:,})" if found else "-"
         rows.append((folder.name, model.kind if model else "-", str(step), best, f"{size / 1e6:.1f}", begun))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -9,14 +9,23 @@ from lens.paint import BLUE, GREY, bare, canvas, powers
 Series = dict[str, list[tuple[int, float]]]
 
 
-def curves(log: Series, layers: Series, run: str, sentence: str) -> Figure:
-    """Cost, accuracy or bits per byte, rate, the gradient's length, and that of each layer."""
+def curves(log: Series, layers: Series, run: str, sentence: str, costs: tuple[str, str]) -> Figure:
+    """Cost, accuracy or bits per byte, rate, the gradient's length, and that of each layer.
+
+    `costs` are what trains and what validation reports; two different ones get an axis each, with its name.
+    """
     figure = canvas(11.5, 7.4, f"Learning ({run})", sentence)
     (cost, quality), (rate, gradient) = figure.subplots(2, 2)
-    line(cost, log.get("loss"), GREY, "training, one batch", linewidth=0.9)
-    line(cost, log.get("val_loss"), BLUE, "validation, whole split", marker="o", markersize=4)
+    differ = costs[0] != costs[1]
+    trains, validates = (f" ({name.replace('_', ' ')})" if differ else "" for name in costs)
+    right = cost.twinx() if differ else cost
+    line(cost, log.get("loss"), GREY, f"training, one batch{trains}", linewidth=0.9)
+    line(right, log.get("val_loss"), BLUE, f"validation, whole split{validates}", marker="o", markersize=4)
     cost.set(title="cost", ylim=(0, None))
-    cost.legend()
+    if differ:
+        cost.set_ylabel(f"training{trains}")
+        right.set(ylabel=f"validation{validates}", ylim=(0, None))
+    cost.legend(handles=[*cost.lines, *(right.lines if differ else ())])
     known = {"val_accuracy": "accuracy on the validation split", "val_bits_per_byte": "bits per byte, validation"}
     for name, title in known.items():
         if name in log:

@@ -15,6 +15,7 @@ from training import checkpoint
 from training.loss import LOSSES
 from training.restore import Restored, restore
 from training.run import read_log
+from training.validation import judged_by
 
 BATCH = 256  # examples, of which the gradient of each layer is taken; an eighth of that for text
 LINES = 12
@@ -26,7 +27,8 @@ def curves(request: Request) -> Seen:
     """The log as series, and each layer's gradient at every checkpoint that is kept."""
     restored = restore(str(request.target), request.checkpoint)
     folder = restored.folder
-    log = series(read_log(folder))
+    config = restored.record.resolved
+    costs, log = (config.train.loss, judged_by(config)), series(read_log(folder))
     if not log:
         raise UserError(f"{folder}/log.jsonl holds nothing to draw", 1)
     layers = gradients_by_layer(restored)
@@ -35,7 +37,8 @@ def curves(request: Request) -> Seen:
     shown = {*steps[:: max(1, len(steps) // LINES)], steps[-1]}
     by_step = {name: dict(points) for name, points in log.items()}
     rows = [[f"{step:,}", *(number(by_step[name].get(step)) for name in names)] for step in sorted(shown)]
-    text = f"{folder.name}\n\n" + table(("step", *(name.replace("_", " ") for name in names)), rows, left=0)
+    differ = "" if costs[0] == costs[1] else f"loss: {costs[0]}; val loss: {costs[1]}\n".replace("_", " ")
+    text = f"{folder.name}\n\n{differ}" + table(("step", *(name.replace("_", " ") for name in names)), rows, left=0)
     tests = {name: points[-1][1] for name, points in log.items() if name.startswith(("test_", "mnist-test_"))}
     text += "".join(f"\n{name.replace('_', ' ')}: {value:.4f}" for name, value in tests.items())
     if layers:
@@ -51,7 +54,7 @@ def curves(request: Request) -> Seen:
     def draw():
         from lens.figures import runs as figures
 
-        return figures.curves(log, layers, folder.name, sentence)
+        return figures.curves(log, layers, folder.name, sentence, costs)
 
     return Seen(text, sentence, draw)
 

@@ -18,11 +18,12 @@ from data.digits import Digits
 from model import GPT, MLP, GPTConfig, MLPConfig, build_model
 from model.gpt import BLOCKS, Block
 from tests.lessons.helpers_a import accuracy, digits, first_digits, gradients, learner, trained, update
+from training.advice import Chance, overfitting
 from training.evaluate import evaluate
 from training.loss import cross_entropy
 from training.optim import build_optimizers, clip
-from training.report import rising
 from training.run import Record, open_run, read_record
+from training.validation import evaluations
 
 
 def test_L31_few_examples_are_learned_by_heart_and_the_held_out_loss_turns_up():
@@ -30,16 +31,21 @@ def test_L31_few_examples_are_learned_by_heart_and_the_held_out_loss_turns_up():
     data = first_digits(200)
     pupil = learner(data, {"lr": 1e-2}, {"sizes": [784, 32, 10], "activation": "relu"}, batch_size=200)
     losses: list[float] = []
+    log: list[dict[str, Any]] = []
     for step in range(120):
         if step % 10 == 0:
-            with torch.inference_mode():
-                losses.append(cross_entropy(pupil.model(data.splits["test"][0]), data.splits["test"][1]).item())
-        update(pupil, step)
+            found = evaluate(pupil.model, data, "test", cross_entropy)
+            assert found is not None
+            losses.append(found.loss)
+            log.append({"step": step, "val_loss": found.loss, "val_loss_stderr": found.stderr, "val_accuracy": 0.9})
+        log.append({"step": step, "loss": update(pupil, step)[0]})
     assert accuracy(pupil.model, *data.splits["train"]) == 1
     assert accuracy(pupil.model, *data.splits["test"]) < 0.9
     turned = losses.index(min(losses))
     assert losses[-1] > losses[turned]
-    assert [n for n in range(1, len(losses) + 1) if rising(losses[:n])] == [turned + 3]  # told once, two looks later
+    seen, chance = evaluations(log), Chance(math.log(10), math.log(10), 0.1, 1000)
+    [told] = [now.step for n, now in enumerate(seen, 1) if overfitting(seen[:n], 1, chance)]  # once
+    assert turned < told / 10 < len(losses) and losses[told // 10] > losses[turned]
 
 
 def test_L32_no_test_image_is_among_those_to_learn_from():
