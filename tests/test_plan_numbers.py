@@ -605,6 +605,25 @@ def test_every_number_of_a_plan_that_does_not_fit_is_claimed(machine, text_is_he
     require(printed, claims)
 
 
+@pytest.mark.parametrize("text_is_here", [True, False])
+@pytest.mark.parametrize(("dtype", "each"), [("auto", 2), ("bfloat16", 2), ("float32", 4)])
+def test_what_only_gpus_could_hold_is_planned_in_their_precision(machine, monkeypatch, dtype, each, text_is_here):
+    for module in (plan, dryrun):
+        monkeypatch.setattr(module, "memory", lambda device: 10_000)
+    V, T, C, L, H, B = 257, 8, 16, 2, 2, 32
+    settings = GPT | SMALL | {"train.device": "cpu", "train.threads": 1, "train.dtype": dtype}
+    settings |= {"model.vocab_size": V, "data.path": ["not-here.txt"]}
+    data = SimpleNamespace(count={"train": 900, "val": 7}.get, positions=T, sha256="", batch=len, in_order=iter)
+    config = check(settings, {})
+    printed = dryrun.plan_with_data(config, data, time_step=never) if text_is_here else dryrun.plan_without_data(config)
+    assert printed
+    block = 2 * C * 4 + 14 * C * each + H * 4 + (2 * C * 2 if each == 2 else 0)
+    casts = 2 * (V * C + T * C + L * 12 * C * C) if each == 2 else 0
+    activations = B * T * ((L + 1) * block + C * (4 + each)) + casts
+    row = next(line for line in printed.splitlines() if line.strip().startswith("activations"))
+    require(row, [[Claim(activations, "B"), B, T]])
+
+
 def never(config: Config) -> float:
     """In place of timing a step where none may be made."""
     raise AssertionError("a step was made")

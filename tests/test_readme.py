@@ -1,8 +1,13 @@
 """The README is true: every command in it does what it says."""
 
+import json
 import re
 import shlex
 import shutil
+from collections.abc import Callable
+from statistics import mean
+
+import pytest
 
 from data.find import python_stdlib
 from tests.conftest import POEM, ROOT
@@ -63,6 +68,70 @@ def test_what_the_readme_points_to_is_there():
         assert (ROOT / target).exists(), target
     for config in re.findall(r"`(\w+\.toml)`", README):
         assert (ROOT / "configs" / config).exists(), config
+
+
+def column(name: str, key: str) -> list[float]:
+    """One value of every row of a committed result."""
+    return [row[key] for row in json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())["rows"]]
+
+
+def percent(name: str, key: str = "test_accuracy") -> Callable[[], float]:
+    """The mean over the rows, in percent."""
+    return lambda: 100 * mean(column(name, key))
+
+
+def average(name: str, key: str) -> Callable[[], float]:
+    """The mean over the rows."""
+    return lambda: mean(column(name, key))
+
+
+TUNED = "finetune_shakespeare"
+FIGURES: dict[str, Callable[[], float]] = {  # where the README has a number, and what was measured
+    r"`digits_demo\.toml`.* ([\d.]+) % of 1,000 test images \(five seeds\)": percent("digits_demo"),
+    r"`digits\.toml`.* ([\d.]+) % of 10,000 test images \(three seeds\)": percent("digits"),
+    r"`digits_modern\.toml`.* ([\d.]+) % \(five seeds\)": percent("digits_modern"),
+    r"`python\.toml` .* ([\d.]+) bits per byte": average("python", "val_bits_per_byte"),
+    r"(?m)^step 1,026: .* bits per byte ([\d.]+)$": average("python", "val_bits_per_byte"),
+    r"(?m)^done after ([\d,]+) steps; it is all in runs/python": average("python", "steps"),
+    r"shakespeare_adamw\.toml\): ([\d.]+)": average("shakespeare_adamw", "val_loss"),
+    r"`shakespeare_hour\.toml`.* ([\d.]+) and [\d.]+ nats": lambda: column("shakespeare_hour", "val_loss")[0],
+    r"`shakespeare_hour\.toml`.* [\d.]+ and ([\d.]+) nats": lambda: column("shakespeare_hour", "val_loss")[1],
+    r"the base untouched ([\d.]+)": average(TUNED, "untouched"),
+    r"from nothing ([\d.]+)": average(TUNED, "scratch"),
+    r"nothing in 600 steps ([\d.]+)": average(TUNED, "scratch_3x"),
+    r"fine-tuned \*\*([\d.]+)\*\*": average(TUNED, "finetuned"),
+    r"adapters of rank 8 \((\d+) % of the parameters\)": percent(TUNED, "lora_trainable"),
+    r"adapters of rank 8 \(.*\) ([\d.]+)\.": average(TUNED, "lora"),
+}
+
+
+@pytest.mark.parametrize("where", FIGURES)
+def test_a_figure_is_what_was_measured(where):
+    found = re.findall(where, README)
+    assert len(found) == 1, found
+    number = found[0].replace(",", "")
+    assert number == f"{FIGURES[where]():.{len(number.partition('.')[2])}f}"
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), [("digits_demo", "five"), ("digits", "three"), ("digits_modern", "five"), (TUNED, "three")]
+)
+def test_as_many_seeds_were_run_as_the_readme_says(name, word):
+    where = {TUNED: r"mean of (\w+) seeds"}.get(name, rf"`{name}\.toml`.*\((\w+) seeds\)")
+    assert re.findall(where, README) == [word]
+    assert len(set(column(name, "seed"))) == {"three": 3, "five": 5}[word]
+
+
+def test_the_plan_in_the_readme_adds_up():
+    layers, width, windows, context = 4, 128, 24, 64  # configs/python.toml: bytes, rotary positions, no biases
+    parameters = 257 * width + layers * (12 * width * width + 2 * width) + width
+    printed = README[README.index("configs/python.toml --train.minutes") :]
+    assert f"\n{parameters:,} parameters, " in printed
+    found = re.search(r"([\d,]+) windows to learn.*\n([\d,]+) steps of 24 windows = ([\d,]+) tokens", printed)
+    assert found
+    train, steps, seen = (int(number.replace(",", "")) for number in found.groups())
+    assert seen == steps * windows * context
+    assert f"{steps * windows / train:.1f} epochs" in printed
 
 
 def test_make_has_the_targets_that_the_readme_names():

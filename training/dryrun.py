@@ -48,7 +48,7 @@ def plan_without_data(asked: Config) -> str | None:
         config = on_this_machine(with_known_vocabulary(asked))
         place, missing = this_place(config), f"not here: {str(error).removeprefix('data.path: ')}"
         if not has_room(config, place):
-            return table(planned_for(config, place), place, None, missing)
+            return table(planned_for(config, place, asked.train.dtype), place, None, missing)
         seconds = by_arithmetic(config, place.speed)
         return table(config, place, Time(seconds, seconds * (config.train.steps or 0), timed=False), missing)
     return None
@@ -66,7 +66,7 @@ def plan_with_data(asked: Config, data: Dataset, time_step: TimeStep, processes:
     examples = "images" if data.positions == 1 else "windows"
     lines = f"{data.count('train'):,} {examples} to learn from, {data.count('val'):,} to choose by"
     if not room:
-        return table(planned_for(config, place), place, None, lines)
+        return table(planned_for(config, place, asked.train.dtype), place, None, lines)
     return table(config, place, Time(seconds, run_seconds(config, data, seconds), timed), lines)
 
 
@@ -75,9 +75,12 @@ def has_room(config: Config, place: Place) -> bool:
     return not place.memory or memory_of(config).peak <= place.memory
 
 
-def planned_for(config: Config, place: Place) -> Config:
-    """What is said of a run that doesn't fit: how GPUs would train it, unless the batch alone is too large."""
-    return for_gpus(config) if place.memory and state_bytes(config) > place.memory else config
+def planned_for(config: Config, place: Place, dtype: str) -> Config:
+    """The config whose plan is printed for a run that doesn't fit: as GPUs would train it, unless only the batch is too
+    large. `dtype` is the one asked for: `auto` is bfloat16 there, whatever it became here.
+    """
+    alone_too_large = place.memory and state_bytes(config) > place.memory
+    return for_gpus(change(config, dtype=dtype)) if alone_too_large else config
 
 
 def by_micro_batch(time_step: TimeStep, processes: int, config: Config) -> float:
