@@ -898,7 +898,9 @@ def reads(text: str, pattern: str, *values: float) -> None:
     assert match, f"{text!r} is not {pattern!r}"
     for written, value in zip(match.groups(), values, strict=True):
         digits = len(written.partition(".")[2])
-        assert float(written.replace("−", "-").replace(",", "")) == pytest.approx(value, abs=0.52 * 10**-digits), text
+        assert float(written.replace("−", "-").replace(",", "")) == pytest.approx(
+            float(value), abs=0.52 * 10**-digits
+        ), text
 
 
 def reads_share(text: str, share: float) -> None:
