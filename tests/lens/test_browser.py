@@ -884,6 +884,494 @@ def test_a_wide_layer_is_gone_through_by_keyboard(open_page):
             assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith(column)
 
 
+# What is written: titles, axes, numbers of layers and places, tooltips, readouts, against the value in that very cell.
+
+TOKENS, NAMES = list(PROMPT.encode()), list(PROMPT.replace(" ", "␣"))
+
+
+def reads(text: str, pattern: str, *values: float) -> None:
+    """The whole text is the pattern, where each # is a number: this value, rounded to the digits that are written."""
+    number = r"([−-]?[\d,]+(?:\.\d+)?)"
+    match = re.fullmatch(re.escape(pattern).replace(r"\#", number), text)
+    assert match, f"{text!r} is not {pattern!r}"
+    for written, value in zip(match.groups(), values, strict=True):
+        digits = len(written.partition(".")[2])
+        assert float(written.replace("−", "-").replace(",", "")) == pytest.approx(
+            float(value), abs=0.52 * 10**-digits
+        ), text
+
+
+def reads_share(text: str, share: float) -> None:
+    """The text is this share as per cent: one digit below 10 %, "< 0.1 %" where that would be none."""
+    if "<" in text:
+        assert text == "< 0.1 %" and 0 < share < 0.00101
+    else:
+        reads(text, "# %", 100 * share)
+        assert share == 0 or ("." in text) == (share < 0.0995)
+
+
+def shade(value: float) -> list[int]:
+    """The colour of a number from -1 to 1 by day: white at 0, then a middle colour, then a full one, by |value|^0.7."""
+    blue, orange = ([120, 174, 232], [12, 84, 168]), ([247, 174, 104], [186, 74, 0])
+    middle, full = orange if value < 0 else blue
+    t = min(1, abs(value)) ** 0.7 * 2
+    start, end, part = ([255, 255, 255], middle, t) if t < 1 else (middle, full, t - 1)
+    return [round(a + (b - a) * part) for a, b in zip(start, end, strict=True)]
+
+
+def rgb(css: str) -> list[int]:
+    """The numbers in rgb(1, 2, 3)."""
+    return [int(n) for n in re.findall(r"\d+", css)][:3]
+
+
+def pixel(page: "Page", selector: str, x: float, y: float, nth: int = 0) -> list[int]:
+    """The colour of a canvas at a point."""
+    return page.evaluate(
+        """([selector, nth, x, y]) => {
+            const canvas = document.querySelectorAll(selector)[nth];
+            const copy = new OffscreenCanvas(canvas.width, canvas.height), read = { willReadFrequently: true };
+            const context = copy.getContext('2d', read);
+            context.drawImage(canvas, 0, 0);
+            return [...context.getImageData(x, y, 1, 1).data.slice(0, 3)];
+        }""",
+        [selector, nth, x, y],
+    )
+
+
+def legend_parts(page: "Page", legend: str, nth: int = 0) -> list[str]:
+    """What a legend says: at its left end, at its right end, and behind."""
+    return page.locator(legend).nth(nth).evaluate("(e) => [...e.childNodes].map((n) => n.textContent).filter(Boolean)")
+
+
+def legend_runs(page: "Page", legend: str, low: float, high: float) -> None:
+    """The ramp of a legend goes from the colour of one number to that of the other, left to right."""
+    for x in (1, 30, 90, 118):
+        expected = shade(low + (high - low) * x / 119)
+        assert pixel(page, f"{legend} canvas", x, 5) == pytest.approx(expected, abs=4)
+
+
+LAYOUTS = {
+    "lesson: a query is a column": "queries across the top, keys down the side",
+    "papers: a query is a row": "keys across the top, queries down the side",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_cell_under_the_pointer_is_explained_by_its_own_numbers(open_page, text_address, answers, layout):
+    page = open_page(text_address)
+    ready(page)
+    layer, head = 1, 0
+    page.get_by_role("button", name=f"layer {layer}, head {head}").click()
+    page.get_by_text(layout).click()
+    title = f"Layer {layer}, head {head}: {LAYOUTS[layout]}"
+    assert page.get_by_text(title, exact=True).is_visible()
+    block, seen = answers.model.blocks[layer].attention, capture(answers.model, torch.tensor([TOKENS])).layers[layer]
+    found = attention(block, seen.attention_in)
+    scores, pattern, weighted = (getattr(found, stage)[0, head] for stage in ("scores", "pattern", "weighted"))
+    box = page.locator("#attention canvas.picture").bounding_box()
+    cell = (box["width"] - MARGIN - 4) / len(PROMPT)
+    for across, down in ((5, 5), (0, 0), (30, 30), (9, 4), (4, 9), (30, 0), (6, 5), (5, 6)):
+        query, key = (across, down) if layout.startswith("lesson") else (down, across)
+        page.mouse.move(box["x"] + MARGIN + (across + 0.5) * cell, box["y"] + MARGIN + (down + 0.5) * cell)
+        start = f"{NAMES[query]} (place {query}, query) ← {NAMES[key]} (place {key}, key): "
+        start += "the 8 products below add up to q·k = #; divided by √8 that is #, "
+        dot = 8**0.5 * scores[query, key]
+        text = page.locator("#cell").text_content()
+        if key > query:
+            reads(text, start + "but the key comes later and is hidden: share 0.", dot, scores[query, key])
+            continue
+        end = "whose share after softmax is #, and times the value's length # it is #."
+        share, times = pattern[query, key], weighted[query, key]
+        reads(text, start + end, dot, scores[query, key], share, times / share, times)
+
+
+def test_the_rows_and_columns_of_attention_carry_their_tokens(open_page, text_address):
+    page = open_page(text_address)
+    ready(page)
+    page.evaluate(INSCRIBE)
+    box = page.locator("#attention canvas.picture").bounding_box()
+    cell = (box["width"] - MARGIN - 4) / len(PROMPT)
+    middle = lambda place: MARGIN + (place + 0.5) * cell - 0.5  # noqa: E731
+    for layout in reversed(LAYOUTS):
+        page.get_by_text(layout).click()
+        page.mouse.move(box["x"] + middle(9), box["y"] + middle(4))
+        written = page.evaluate("inscribed.splice(0).slice(-62)")  # the last drawing: both sides of 31
+        top = sorted((each for each in written if each["y"] < MARGIN), key=lambda each: each["x"])
+        side = sorted((each for each in written if each["y"] >= MARGIN), key=lambda each: each["y"])
+        for labels, axis, chosen in ((top, "x", 9), (side, "y", 4)):
+            assert [each["text"] for each in labels] == NAMES
+            assert [each[axis] for each in labels] == pytest.approx([middle(n) for n in range(31)], abs=0.6)
+            assert [place for place, each in enumerate(labels) if each["ink"]] == [chosen]
+    page.get_by_text("lines", exact=True).click()
+    canvas = page.locator("#attention canvas.picture")
+    canvas.hover(position={"x": 20, "y": 22 + 7.5 * 560 / 31})
+    canvas.hover(position={"x": 500, "y": 22 + 2.5 * 560 / 31})
+    assert page.get_by_text("Layer 0, head 0: from each query to what it looks at", exact=True).is_visible()
+    assert page.locator("#cell").text_content().startswith("s (place 7, query) ← a (place 2, key): ")
+    written = page.evaluate("inscribed.splice(0).slice(-64)")
+    heads = [(each["text"], each["x"] < 260) for each in written[-2:]]
+    assert heads == [("query", True), ("looks at key", False)]
+    for left, chosen in ((True, 7), (False, 2)):
+        labels = sorted((w for w in written[:-2] if (w["x"] < 260) == left), key=lambda each: each["y"])
+        assert [each["text"] for each in labels] == NAMES
+        assert [place for place, each in enumerate(labels) if each["ink"]] == [chosen]
+
+
+def test_each_stage_of_attention_has_its_scale_and_meaning(open_page, text_address, answers):
+    page = open_page(text_address)
+    ready(page)
+    page.get_by_role("button", name="layer 1, head 1").click()
+    seen = capture(answers.model, torch.tensor([TOKENS])).layers[1]
+    found = attention(answers.model.blocks[1].attention, seen.attention_in)
+    box = page.locator("#attention canvas.picture").bounding_box()
+    cell = (box["width"] - MARGIN - 4) / len(PROMPT)
+    meanings = {
+        "scores": ("scores", "q·k / √D, all pairs"),
+        "masked": ("masked", "later words hidden by −∞"),
+        "softmax": ("pattern", "shares that sum to 1 for each query"),
+        "× value": ("weighted", "share × length of what the value adds"),
+    }
+    for name, (stage, meaning) in meanings.items():
+        page.get_by_text(name, exact=True).click()
+        values = getattr(found, stage)[0, 1]
+        limit = 1.0 if stage == "pattern" else float(values[values.isfinite()].abs().max())
+        signed = stage in ("scores", "masked")
+        low, high, words = legend_parts(page, "#attention .legend")
+        reads(high, "#", limit)
+        assert low == (f"−{high}" if signed else "0") and words == meaning
+        legend_runs(page, "#attention .legend", -1 if signed else 0, 1)
+        for query, key in ((20, 7), (11, 11), (30, 2), (9, 1)):
+            point = MARGIN + query * cell + cell / 2 - 1, MARGIN + key * cell + cell / 2 - 1
+            expected = shade(float(values[query, key]) / limit)
+            assert pixel(page, "canvas.picture", *point) == pytest.approx(expected, abs=3), (name, query, key)
+
+
+def test_a_thumbnail_is_the_head_that_its_name_says(open_page, text_address, answers):
+    page = open_page(text_address)
+    page.fill("#prompt", "ab")
+    when(page, "page.state.tokens.length === 2")
+    ready(page)
+    for layer, seen in enumerate(capture(answers.model, torch.tensor([[97, 98]])).layers):
+        shares = attention(answers.model.blocks[layer].attention, seen.attention_in).pattern[0, :, 1, 0]
+        for head in range(2):  # the second query's share of the first key: upper right, of 56 pixels
+            page.get_by_role("button", name=f"layer {layer}, head {head}").click()
+            assert page.get_by_text(f"Layer {layer}, head {head}: ").is_visible()
+            assert page.evaluate("[page.attention.state.layer, page.attention.state.head]") == [layer, head]
+            colour = pixel(page, ".head[aria-pressed='true'] canvas", 42, 14)
+            assert colour == pytest.approx(shade(float(shares[head])), abs=3)
+
+
+def test_the_strip_below_a_cell_has_a_bar_for_each_product(open_page, text_address, answers):
+    page = open_page(text_address)
+    ready(page)
+    page.evaluate("Object.assign(page.attention.state, { query: 9, key: 5 })")
+    page.get_by_role("button", name="layer 0, head 1").click()
+    module, seen = answers.model.blocks[0].attention, capture(answers.model, torch.tensor([TOKENS])).layers[0]
+    queries, keys = module.queries_and_keys(seen.attention_in)
+    products = (queries[0, 1, 9] * keys[0, 1, 5]).tolist()
+    width = page.locator(".strip").bounding_box()["width"]
+    for d, product in enumerate(products):
+        height = 25 * product / max(map(abs, products))
+        if abs(height) < 3:
+            continue
+        at = (d + 0.5) * width / 8
+        for y, filled in ((27 - height / 2, True), (27 + height / 2, False)):
+            colour = pixel(page, ".strip", at, y)
+            assert (colour == pytest.approx(shade(-0.75 if product < 0 else 0.75), abs=2)) == filled, d
+
+
+def test_the_bars_of_the_next_token_are_its_chances(open_page, text_address, answers):
+    page = open_page(text_address)
+    ready(page)
+    page.locator(".chips button").nth(6).click()
+    when(page, "document.querySelector('#next .note').textContent === 'after <:'")
+    logits = answers.model(torch.tensor([TOKENS]))[0, 6].detach()
+    plain, order = logits.softmax(dim=-1), logits.argsort(descending=True)
+    names = ["Temperature", "Top-k", "Top-p"]
+    assert page.locator("#next .slider span").all_text_contents() == names
+    legend = page.locator("#next .legend")
+    assert legend.text_content() == "as the sliders have itthe network's own, at temperature 1"
+    colours = "(name) => getComputedStyle(document.querySelector(name)).backgroundColor"
+    for swatch, bar in ((0, ".track .bar"), (1, ".track .ghost")):
+        its = legend.locator(".swatch").nth(swatch).evaluate("(e) => getComputedStyle(e).backgroundColor")
+        assert its == page.evaluate(colours, bar)
+    settings = ((1.0, 10, 257, 1.0), (0.7, 6, 20, 1.0), (2.0, 5, 10, 0.4), (0.0, 10, 257, 1.0))
+    for temperature, place, top_k, top_p in settings:
+        sliders = {"Temperature": temperature, "Top-k": place, "Top-p": top_p}
+        for n, (name, value) in enumerate(sliders.items()):
+            slider = page.locator("#next input[type=range]").nth(n)
+            assert slider.get_attribute("aria-label") == name
+            slider.fill(str(value))
+        shown = page.locator("#next .slider output").all_text_contents()
+        assert shown == [f"{temperature:.2f}", "all" if top_k == 257 else str(top_k), f"{top_p:.2f}"]
+        chances = distribution(logits, Sampling(temperature, top_k, top_p))
+        kept = int((chances > 0).sum())
+        rows = page.locator("#next .bars li").all()
+        longest = max(float(chances.max()), float(plain.max()))
+        for token, row in zip(order[:12].tolist(), rows, strict=True):
+            name, share = answers.vocabulary[token], row.locator(".share").text_content()
+            assert row.locator(".token").text_content() == name
+            label = row.locator("button").get_attribute("aria-label")
+            assert label == f"{name}: {share}. Go on with it"
+            if share.startswith("cut"):
+                rank = int((logits > logits[token]).sum())
+                assert chances[token] == 0 and share == f"cut by top-{'k' if rank >= top_k else 'p'}"
+            else:
+                reads_share(share, float(chances[token]))
+            for bar, part in ((".bar", chances[token]), (".ghost", plain[token])):
+                width = row.locator(bar).evaluate("(bar) => parseFloat(bar.style.width)")
+                assert width == pytest.approx(100 * float(part) / longest, abs=0.1)
+        text = page.locator("#next .note").nth(1).text_content()
+        rest = float(chances[order[12:]].sum())
+        if kept > 12:
+            start, _, share = text.removesuffix(" together.").partition("; those below these 12 hold ")
+            reads(start, "# of 257 tokens can be drawn", kept)
+            reads_share(share, rest)
+        else:
+            reads(text, "# of 257 tokens can be drawn.", kept)
+
+
+def test_the_rows_of_the_logit_lens_are_the_layers_they_are_named_after(open_page, text_address, answers):
+    page = open_page(text_address)
+    ready(page)
+    found = capture(answers.model, torch.tensor([TOKENS]))
+    model = answers.model
+    assert page.locator(".lens thead th").all_text_contents() == ["reading", *NAMES]
+    vectors = {"embedding": found.embedded, "layer 0": found.layers[0].after, "layer 1": found.layers[1].after}
+    rows = page.locator(".lens tbody tr").all()
+    assert [row.locator("th").text_content() for row in rows] == list(vectors)
+    legend = page.locator("#lens .legend")
+    assert legend.text_content() == "0 %100 %probability of the likeliest token; framed: it is the token that came"
+    legend_runs(page, "#lens .legend", 0, 1)
+    for row, stream in zip(rows, vectors.values(), strict=True):
+        chances = model.unembedding(model.norm(stream)).softmax(dim=-1)[0].detach()
+        cells = row.locator("td").evaluate_all(
+            "(all) => all.map((c) => [c.textContent, c.title, c.className, getComputedStyle(c).backgroundColor])"
+        )
+        for place, (name, title, frame, colour) in enumerate(cells):
+            share, token = chances[place].max(dim=-1)
+            assert name == answers.vocabulary[token] and title.startswith(f"{name} ")
+            reads_share(title.removeprefix(f"{name} "), float(share))
+            came = place + 1 < len(TOKENS) and int(token) == TOKENS[place + 1]
+            assert frame == ("came" if came else "")
+            assert rgb(colour) == pytest.approx(shade(0.9 * float(share)), abs=2)
+    rows[1].locator("td").nth(4).click()  # the place of its column
+    when(page, f"document.querySelector('#next .note').textContent === 'after {PROMPT[4]}:'")
+    assert page.evaluate("page.state.position") == 4
+
+
+def test_a_token_carries_the_bits_that_it_cost_itself(open_page, text_address, answers):
+    page = open_page(text_address)
+    ready(page)
+    costs = -answers.model(torch.tensor([TOKENS]))[0].detach().log_softmax(dim=-1) / torch.tensor(2.0).log()
+    assert page.locator("#text .legend").text_content() == "012 bits of surprise"
+    legend_runs(page, "#text .legend", 0, -1)
+    assert page.locator("#text .note").text_content() == "31 tokens."
+    for place, chip in enumerate(page.locator(".chips button").all()):
+        name = NAMES[place]
+        assert chip.text_content() == name
+        colour = rgb(chip.evaluate("(chip) => getComputedStyle(chip).backgroundColor"))
+        if place == 0:  # nothing comes before it
+            assert (chip.get_attribute("aria-label"), chip.get_attribute("title"), colour) == (name, "", [255] * 3)
+            continue
+        bits = float(costs[place - 1, TOKENS[place]])
+        reads(chip.get_attribute("title"), "# bits of surprise", bits)
+        reads(chip.get_attribute("aria-label"), f"{name}, # bits", bits)
+        assert colour == pytest.approx(shade(-bits / 12), abs=2)
+    page.fill("#prompt", "a")
+    when(page, "document.querySelector('#text .note').textContent === '1 token.'")
+
+
+def test_neighbours_carry_their_own_scores_below_the_measures_name(open_page, text_address, answers):
+    page = open_page(text_address)
+    ready(page)
+    page.locator(".chips button").nth(1).click()
+    when(page, "document.querySelector('#neighbours .note').textContent === 'nearest to l:'")
+    table, token = answers.model.embedding.token.weight.detach(), ord("l")
+    measures = {
+        "by cosine": torch.cosine_similarity(table, table[token : token + 1]),
+        "by dot product": table @ table[token],
+    }
+    columns = page.locator("#neighbours .pair > div").all()
+    assert [column.locator("h3").text_content() for column in columns] == list(measures)
+    for column, scores in zip(columns, measures.values(), strict=True):
+        for row in column.locator("li").all():
+            near = answers.vocabulary.index(row.locator(".token").text_content())
+            reads(row.locator(".share").text_content(), "#", float(scores[near]))
+            longest = scores[torch.arange(257) != token].max()
+            width = row.locator(".bar").evaluate("(bar) => parseFloat(bar.style.width)")
+            assert width == pytest.approx(100 * float(scores[near] / longest), abs=0.1)
+    page.evaluate("document.querySelector('#neighbours .pair').replaceChildren()")
+    minus = "getComputedStyle(document.querySelector('#neighbours .minus')).backgroundColor"
+    page.route("**/neighbours", lambda route: route.fulfill(json={"dot": [[5, 2], [6, -1]], "cosine": [[7, -0.5]]}))
+    page.locator(".chips button").nth(3).click()
+    when(page, "document.querySelectorAll('#neighbours .minus').length === 2")
+    assert rgb(page.evaluate(minus)) == [0xBA, 0x4A, 0x00]  # orange is negative
+    assert page.locator("#neighbours .share").all_text_contents() == ["-0.50", "2.00", "-1.00"]
+
+
+def test_the_head_of_the_page_says_the_networks_sizes(open_page, text_address, digit_address, answers):
+    page, config = open_page(text_address), answers.model.config
+    count = sum(parameter.numel() for parameter in answers.model.parameters())
+    sizes = (config.n_layer, config.n_head, config.n_embd, config.vocab_size, config.context_length, count)
+    depth, rest = "A transformer of # layers with # heads each", "; vectors of # numbers, # tokens, # of them in view; "
+    reads(page.locator("#facts").text_content(), f"{depth}{rest}# parameters.", *sizes)
+    for address in served(text_answers("ab", n_layer=3, n_head=4)):  # the other has as many layers as heads
+        reads(open_page(address).locator("#facts").text_content().partition(";")[0], depth, 3, 4)
+    digits = open_page(digit_address)
+    assert digits.locator("#facts").text_content() == "A network of 784-16-16-10 neurons; 13,002 parameters."
+    assert digits.locator("h1").text_content() == "digits"
+
+
+def test_a_piece_of_the_parameters_is_named_and_coloured_as_in_the_table(open_page, text_address):
+    page = open_page(text_address)
+    heads = page.locator(".tally thead th").all_text_contents()
+    assert heads == ["matrix", "product", "all there is", "share", "the lessons’ count", "share"]
+    colour = "(all) => all.map((e) => getComputedStyle(e).backgroundColor)"
+    names = page.locator(".tally tbody th").all_text_contents()
+    colours = dict(zip(names, page.locator(".tally .swatch").evaluate_all(colour), strict=True))
+    assert len(set(colours.values())) == len(colours) > 8
+    rows = [row.locator("td").all_text_contents() for row in page.locator(".tally tbody tr").all()]
+    for count, column in (("exact", 1), ("lessons", 3)):
+        pieces = page.locator(f"[data-count={count}] .stack span")
+        titles = pieces.evaluate_all("(all) => all.map((e) => e.title)")
+        table = {name: f"{name}: {row[column]}, {row[column + 1]}" for name, row in zip(names, rows, strict=True)}
+        assert titles == [table[title.partition(":")[0]] for title in titles]
+        assert len(titles) == sum(row[column] != "–" for row in rows)
+        assert pieces.evaluate_all(colour) == [colours[title.partition(":")[0]] for title in titles]
+        widths = pieces.evaluate_all("(all) => all.map((e) => Number(e.style.flexGrow))")
+        parts = [title.partition(": ")[2].rpartition(", ")[0] for title in titles]
+        assert [f"{width:,.0f}" for width in widths] == parts
+
+
+def layers_of(answers: DigitAnswers, step: int, image: list[float]) -> tuple[list, list]:
+    """Weighted sums and activations of every layer, the pixels first."""
+    a = torch.tensor(image)
+    sums, activations, model = [None], [a], answers.at(step)
+    for depth, layer in enumerate(model.layers, 1):
+        z = layer(activations[-1]).detach()
+        sums.append(z)
+        activations.append(z.sigmoid() if depth == len(model.layers) else model.activation(z))
+    return sums, activations
+
+
+@pytest.mark.parametrize("hidden", [16, 20])
+def test_the_picture_of_the_network_names_each_neuron_and_its_activation(open_page, hidden):
+    answers = digit_answers("tanh", hidden=hidden)
+    for address in served(answers):
+        page = open_page(address)
+        when(page, "page.state.computed !== null")
+        _, activations = layers_of(answers, 20, page.evaluate("Array.from(page.state.image)"))
+        layers = answers.at(20).layers
+        strong = layers[1].weight.norm(dim=0).topk(16).indices.sort().values.tolist()
+        columns = {1: strong, 2: range(16), 3: range(10)}
+        circles = page.locator(".network circle").all()
+        expected = [(depth, neuron) for depth, neurons in columns.items() for neuron in neurons]
+        assert len(circles) == len(expected)
+        more = page.locator(".network .more").all_text_contents()
+        assert more == ([] if hidden == 16 else ["and 4 more"])
+        before = 0.0
+        for circle, (depth, neuron) in zip(circles, expected, strict=True):
+            name = f"output {neuron}" if depth == 3 else f"layer {depth}, neuron {neuron}"
+            assert circle.get_attribute("aria-label") == name
+            value = float(activations[depth][neuron])
+            reads(circle.text_content(), f"{name}: #", value)
+            top = max(1.0, float(activations[depth].abs().max()))
+            fill = rgb(circle.evaluate("(circle) => getComputedStyle(circle).fill"))
+            assert fill == pytest.approx(shade(value / top), abs=2)
+            across = float(circle.get_attribute("cx"))
+            assert across >= before  # layer by layer, left to right
+            before = across
+        digits = page.locator(".network .digit").all()
+        for digit, (text, circle) in enumerate(zip(digits, circles[-10:], strict=True)):
+            assert text.text_content() == str(digit)
+            assert float(text.get_attribute("y")) == pytest.approx(float(circle.get_attribute("cy")), abs=8)
+        lines_carry_weight_times_activation(page, layers, activations, columns)
+
+
+def lines_carry_weight_times_activation(page: "Page", layers, activations, columns) -> None:
+    """Blue where that is positive, orange where it is negative, and the strongest line into a layer is the widest."""
+    lines = page.locator(".network line").evaluate_all(
+        "(all) => all.map((line) => [line.style.stroke, Number(line.style.strokeWidth)])"
+    )
+    passed = [[float(layers[0].weight.detach()[n] @ activations[0]) for n in columns[1]]]
+    for depth in (2, 3):
+        products = layers[depth - 1].weight.detach() * activations[depth - 1]
+        passed.append([float(products[n, source]) for n in columns[depth] for source in columns[depth - 1]])
+    flat = [(value, abs(value) / max(map(abs, layer))) for layer in passed for value in layer]
+    for (stroke, width), (value, part) in zip(lines, flat, strict=True):
+        assert rgb(stroke) == shade(-0.75 if value < 0 else 0.75)
+        assert width == pytest.approx(0.4 + 2.6 * part, abs=0.01)
+    legend = page.locator("#network .legend").text_content()
+    assert legend == "holds downexcitesthe strongest line into each layer is full"
+    legend_runs(page, "#network .legend", -1, 1)
+
+
+@pytest.mark.parametrize("reading", ["sigmoid", "softmax"])
+def test_the_ten_outputs_carry_their_digits(open_page, reading):
+    answers = digit_answers(reading=reading)
+    for address in served(answers):
+        page = open_page(address)
+        when(page, "page.state.computed !== null")
+        image = torch.tensor(page.evaluate("Array.from(page.state.image)"))
+        scores = answers.at(20)(image).detach()
+        outputs = scores.sigmoid() if reading == "sigmoid" else scores.softmax(dim=-1)
+        rows = page.locator("#outputs li").all()
+        for digit, (row, value) in enumerate(zip(rows, outputs.tolist(), strict=True)):
+            assert row.locator(".token").text_content() == str(digit)
+            reads_share(row.locator(".share").text_content(), value)
+            width = row.locator(".bar").evaluate("(bar) => parseFloat(bar.style.width)")
+            assert width == pytest.approx(100 * value, abs=0.1)
+            assert row.get_attribute("class") == ("best" if digit == int(outputs.argmax()) else "")
+        sentence = page.locator("#outputs .sentence").text_content()
+        assert sentence.startswith("Softmax turns" if reading == "softmax" else "Each output is a neuron of its own")
+
+
+def test_a_neuron_is_written_about_with_its_own_sums_and_painted_with_its_own_weights(open_page, digit_address):
+    answers = digit_answers()
+    page = open_page(digit_address)
+    when(page, "page.state.computed !== null")
+    sums, activations = layers_of(answers, 20, page.evaluate("Array.from(page.state.image)"))
+    for depth, neuron, name in ((1, 3, "layer 1, neuron 3"), (2, 9, "layer 2, neuron 9"), (3, 7, "output 7")):
+        page.get_by_role("button", name=name, exact=True).click()
+        layer = answers.at(20).layers[depth - 1]
+        bias, total = float(layer.bias[neuron]), float(sums[depth][neuron])
+        text = page.locator("#chosen .readout").text_content().replace("+", "")
+        pattern = "weighted sum #, bias #, together #; activation #."
+        title = name[0].upper() + name[1:]
+        reads(text, f"{title}: {pattern}", total - bias, bias, total, float(activations[depth][neuron]))
+        weights = layer.weight[neuron].detach()
+        columns, size = (28, 8) if depth == 1 else (16, 18)
+        pictures = {"its weights": weights, "weights × what comes in": weights * activations[depth - 1]}
+        assert page.locator("#chosen figcaption").all_text_contents() == list(pictures)
+        for nth, (caption, values) in enumerate(pictures.items()):
+            limit = float(values.abs().max())
+            low, high = legend_parts(page, "#chosen figure .legend", nth)
+            reads(high, "#", limit)
+            assert low == f"−{high}"
+            assert page.locator("#chosen figure > canvas").nth(nth).get_attribute("aria-label") == caption
+            for place in (0, 5, 15) if depth > 1 else (0, 27, 29, 400, 783):
+                x, y = (place % columns + 0.5) * size - 1, (place // columns + 0.5) * size - 1
+                expected = shade(float(values[place]) / limit)
+                colour = pixel(page, "#chosen figure > canvas", x, y, nth)
+                assert colour == pytest.approx(expected, abs=3), (name, place)
+
+
+def test_the_slider_of_training_says_the_step_whose_network_answers(open_page, digit_address):
+    answers = digit_answers()
+    page = open_page(digit_address)
+    when(page, "page.state.computed !== null")
+    slider = page.locator("#training input")
+    assert page.locator("#training .slider span").text_content() == slider.get_attribute("aria-label") == "Step"
+    image = torch.tensor(page.evaluate("Array.from(page.state.image)"))
+    for place, step in ((1, 20), (0, 10), (2, 30)):
+        slider.fill(str(place))
+        outputs = answers.at(step)(image).sigmoid().tolist()
+        when(page, f"Math.abs(page.state.computed.activations.at(-1)[3] - {outputs[3]}) < 1e-4")
+        assert page.locator("#training output").text_content() == slider.get_attribute("aria-valuetext") == str(step)
+        reads_share(page.locator("#outputs .share").nth(3).text_content(), outputs[3])
+
+
 @pytest.mark.parametrize("kind", ["text", "digits"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_an_exported_page_opens_from_disk_and_works(open_page, tmp_path, kind, scheme):
