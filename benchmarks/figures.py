@@ -132,17 +132,25 @@ def step(seeds: int) -> Rows:
 
 
 def clock_call(function: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
+    """Seconds that a call takes, a GPU's work included."""
+    wait()
     begin = time.perf_counter()
     function()
+    wait()
     return time.perf_counter() - begin
 
 
-def scores(config: str, keys: tuple[str, ...], seeds: int) -> Rows:
+def wait() -> None:
+    """Until the GPU has done all that it was given, if one is in use: its work only begins when a call returns."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def scores(config: str, keys: tuple[str, ...], seeds: int, *options: object) -> Rows:
     """What a config comes to, seed by seed."""
     rows = []
     for seed in range(seeds):
-        log, seconds = learn(config, f"{config}{seed}", "--train.seed", seed)
+        log, seconds = learn(config, f"{config}{seed}", "--train.seed", seed, *options)
         rows.append({"seed": seed, **{key: final(log, key) for key in keys}, "seconds": seconds})
     return rows
 
@@ -182,17 +190,19 @@ def is_python(text: str) -> bool:
 
 def startup(seeds: int) -> Rows:
     """Seconds from a shell to --help, and to the first step of training."""
-    rows = []
-    for number in range(max(5, seeds)):
-        words = {"train_help": ["train.py", "--help"], "sample_help": ["sample.py", "--help"]}
-        row: dict[str, Any] = {"run": number}
-        for name, command in words.items():
-            row[name] = clock(command)
-        options = ["--train.steps", "1", "--train.eval_every", "1000", "--log.sample_tokens", "0"]
-        config = ROOT / "configs" / "digits_demo.toml"
-        row["first_step"] = clock(["train.py", str(config), "--run", f"first{number}", *options])
-        rows.append(row)
-    return rows
+    return [startup_row(number) for number in range(max(5, seeds))]
+
+
+def startup_row(number: int, *options: str) -> dict[str, Any]:
+    """These seconds, measured once; the options are for the run that makes a step."""
+    words = {"train_help": ["train.py", "--help"], "sample_help": ["sample.py", "--help"]}
+    row: dict[str, Any] = {"run": number}
+    for name, command in words.items():
+        row[name] = clock(command)
+    short = ["--train.steps", "1", "--train.eval_every", "1000", "--log.sample_tokens", "0"]
+    config = ROOT / "configs" / "digits_demo.toml"
+    row["first_step"] = clock(["train.py", str(config), "--run", f"first{number}", *short, *options])
+    return row
 
 
 def clock(words: list[str]) -> float:

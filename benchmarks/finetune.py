@@ -42,15 +42,22 @@ def trainable(run: str) -> float:
     return count_parameters(config, learning=True) / count_parameters(config)
 
 
-def compare(path: Path, name: str, seed: int) -> dict[str, object]:
-    """One row: every way to learn this text, with one seed."""
-    common = ("--data.path", path, "--train.seed", seed, "--data.val_fraction", 0.1, "--log.sample_tokens", 0)
+def beginning_of_shakespeare() -> Path:
+    """The first 100 kB, in a file of the current folder."""
+    play = Path("shakespeare.txt")
+    play.write_bytes(fetch(SHAKESPEARE).read_bytes()[: 1000 * KILOBYTES])
+    return play
+
+
+def compare(path: Path, name: str, seed: int, length: int = STEPS, *options: object) -> dict[str, object]:
+    """One row: every way to learn this text, with one seed, in so many steps (`scratch_3x`: three times as many)."""
+    common = ("--data.path", path, "--train.seed", seed, "--data.val_fraction", 0.1, "--log.sample_tokens", 0, *options)
     row: dict[str, object] = {"seed": seed}
     for way, config, steps, more in (
-        ("scratch", "python", STEPS, ()),
-        ("scratch_3x", "python", 3 * STEPS, ()),
-        ("finetuned", "finetune", STEPS, ("--train.start", "base")),
-        ("lora", "lora", STEPS, ("--train.start", "base")),
+        ("scratch", "python", length, ()),
+        ("scratch_3x", "python", 3 * length, ()),
+        ("finetuned", "finetune", length, ("--train.start", "base")),
+        ("lora", "lora", length, ("--train.start", "base")),
     ):
         run = f"{name}-{way}"
         learn(config, run, *common, *more, "--train.steps", steps, "--train.eval_every", steps // 10)
@@ -68,9 +75,9 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        play = Path("shakespeare.txt")
-        play.write_bytes(fetch(SHAKESPEARE).read_bytes()[: 1000 * KILOBYTES])
-        texts = {"shakespeare": play} | ({"markdown": asked.markdown.resolve()} if asked.markdown else {})
+        texts = {"shakespeare": beginning_of_shakespeare()} | (
+            {"markdown": asked.markdown.resolve()} if asked.markdown else {}
+        )
         learn("python", "base", "--train.steps", 1200, "--train.eval_every", 400)
         for name, path in texts.items():
             rows: Rows = []

@@ -12,6 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ SIZES = (  # layers, heads, width, vocabulary
 CONTEXT, WINDOWS = 256, 8
 
 
-def config_of(layers: int, heads: int, width: int, vocabulary: int) -> Config:
+def config_of(layers: int, heads: int, width: int, vocabulary: int, **train: Any) -> Config:
     """shakespeare.toml's network in another size, learning by AdamW."""
     size = {"n_layer": layers, "n_head": heads, "n_embd": width, "vocab_size": vocabulary, "context_length": CONTEXT}
     return Config.model_validate(
@@ -53,7 +54,8 @@ def config_of(layers: int, heads: int, width: int, vocabulary: int) -> Config:
             "data": {"path": "noise"},
             "optim": {"lr": 1e-4, "grad_clip": 1.0},
             "train": {"steps": 1000, "batch_size": WINDOWS, "device": "cpu", "dtype": "float32", "compile": "off"}
-            | {"threads": torch.get_num_threads()},
+            | {"threads": torch.get_num_threads()}
+            | train,
         }
     )
 
@@ -70,11 +72,11 @@ def step_seconds(learners: list[Learner], turns: int) -> list[float]:
     return [statistics.median(found[SKIPPED:]) for found in times.values()]
 
 
-def over_networks(turns: int) -> Rows:
+def over_networks(turns: int, sizes: Iterable[tuple[int, int, int, int]] = SIZES, **train: Any) -> Rows:
     """Speed against parameters."""
-    configs = [config_of(*size) for size in SIZES]
+    configs = [config_of(*size, **train) for size in sizes]
     learners = [build_learner(config, Noise(gpt(config))) for config in configs]  # type: ignore[arg-type]
-    fastest, rows = product_speed("cpu", "float32"), []
+    fastest, rows = product_speed(configs[0].train.device, configs[0].train.dtype), []
     for config, seconds in zip(configs, step_seconds(learners, turns), strict=True):
         tokens = WINDOWS * CONTEXT
         rows.append(

@@ -57,10 +57,11 @@ def zeros_hash(size: int) -> str:
     return digest.hexdigest()
 
 
-def train(folder: Path, run: Path, steps: int) -> dict[str, Any]:
+def train(folder: Path, run: Path, steps: int, *options: str) -> dict[str, Any]:
     """Peak memory and seconds of train.py on these tokens."""
     words = ["configs/python.toml", "--data.path", str(folder), "--data.tokenizer", "auto", "--run", str(run)]
     words += ["--train.steps", str(steps), "--log.sample_tokens", "0", "--train.threads", "1"]
+    words += options
     begin = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", TRAIN, *words], cwd=ROOT, check=True, capture_output=True, text=True)
     return {"peak_bytes": int(done.stdout.split()[-1]), "seconds": time.perf_counter() - begin, "steps": steps}

@@ -24,8 +24,16 @@ from benchmarks.figures import about
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "plan.json"
-UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "s": 1, "min": 60, "h": 3600}
+UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "s": 1, "min": 60, "h": 3600}
 SHARED = {"train.threads": 1, "train.device": "cpu", "log.every": 1, "log.sample_tokens": 0}
+ON_A_GPU = (  # train.py, and then the most bytes that its tensors took on the GPU
+    "import runpy, sys, torch\n"
+    "code = 0\n"
+    "try: runpy.run_path('train.py', run_name='__main__')\n"
+    "except SystemExit as end: code = end.code\n"
+    "print(torch.cuda.max_memory_allocated())\n"
+    "sys.exit(code)"
+)
 SIZES = {  # settings, repetitions
     "0.8M": ({"train.steps": 150}, 3),
     "10.7M": (
@@ -75,12 +83,18 @@ def planned(printed: str) -> dict[str, float]:
     }
 
 
-def compare(settings: dict[str, Any], folder: Path, imported: int) -> dict[str, Any]:
-    """A plan and the run it is of."""
-    words = ["train.py", "configs/shakespeare_adamw.toml", "--run", str(folder)]
-    words += [word for name, value in (SHARED | settings).items() for word in (f"--{name}", str(value))]
-    plan = planned(run([*words, "--dry-run"])[0])
-    _, peak, ended = run(words)
+def compare(settings: dict[str, Any], folder: Path, imported: int, config: str = "shakespeare_adamw") -> dict[str, Any]:
+    """A plan and the run it is of. On a GPU the peak is that of the tensors there, and `imported` is not used."""
+    settings = SHARED | settings
+    words = [f"configs/{config}.toml", "--run", str(folder)]
+    words += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    plan = planned(run(["train.py", *words, "--dry-run"])[0])
+    if settings["train.device"] == "cpu":
+        _, peak, ended = run(["train.py", *words])
+        peak -= imported
+    else:
+        printed, _, ended = run(["-c", ON_A_GPU, *words])
+        peak = int(printed.split()[-1])
     times = [json.loads(line) for line in (folder / "timing.jsonl").read_text().splitlines()]
     steps = {row["step"]: row["at"] for row in reversed(times)}  # of two rows of a step the first
     step = statistics.median(
@@ -89,7 +103,7 @@ def compare(settings: dict[str, Any], folder: Path, imported: int) -> dict[str, 
     written = (folder / "run.json").stat().st_mtime
     shutil.rmtree(folder)
     measured = {
-        "peak_bytes": peak - imported,
+        "peak_bytes": peak,
         "seconds": round(ended - written, 2),
         "step_seconds": round(step, 4),
     }

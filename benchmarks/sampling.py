@@ -9,14 +9,13 @@ import json
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.figures import RESULTS, Rows, about, summary
+from benchmarks.figures import RESULTS, Rows, about, clock_call, summary
 from configs.errors import UserError, answer
 from data.bpe import gpt2_tokenizer
 from data.tokenizer import ByteTokenizer, Tokenizer
@@ -44,6 +43,11 @@ def network(**settings: Any) -> GPT:
     return GPT(GPTConfig(**settings)).eval()
 
 
+def device_of(model: GPT) -> torch.device:
+    """Where its weights are."""
+    return next(model.parameters()).device
+
+
 def prompt_for(model: GPT) -> list[int]:
     """32 random tokens, or as many as half a context holds."""
     count = min(PROMPT, model.config.context_length // 2)
@@ -59,13 +63,14 @@ def ours(model: GPT, rows: int = 1) -> Writer:
 
 def uncached(model: GPT) -> Writer:
     """A plain loop that reads the whole window anew for each token."""
+    at = device_of(model)
 
     @torch.inference_mode()
     def write(count: int) -> list[int]:
         text, generator = prompt_for(model), torch.Generator().manual_seed(0)
         for _ in range(count):
             view = text[window_start(len(text), model.config.context_length) :]
-            text.append(draw(distribution(model.next_logits(torch.tensor([view]))[0], SAMPLING), generator))
+            text.append(draw(distribution(model.next_logits(torch.tensor([view], device=at))[0], SAMPLING), generator))
         return text
 
     return write
@@ -81,8 +86,8 @@ def same_in_transformers(model: GPT) -> Any:
 
 def huggingface(model: GPT, dtype: torch.dtype = torch.float32, rows: int = 1) -> Writer:
     """transformers' generate, with its cache, on the same weights."""
-    theirs = same_in_transformers(model).to(dtype)
-    view = torch.tensor([prompt_for(model)] * rows)
+    theirs = same_in_transformers(model).to(device_of(model), dtype)
+    view = torch.tensor([prompt_for(model)] * rows, device=device_of(model))
     settings = {"do_sample": True, "temperature": SAMPLING.temperature, "top_k": SAMPLING.top_k, "use_cache": True}
 
     @torch.inference_mode()
@@ -133,17 +138,10 @@ def race(writers: dict[str, Writer], count: int, runs: int, rows: int = 1) -> Ro
     for run in range(runs):
         row: dict[str, Any] = {"run": run}
         for name, write in writers.items():
-            row[name] = rows * count / seconds(lambda: write(count))  # noqa: B023 - called at once
+            row[name] = rows * count / clock_call(lambda: write(count))  # noqa: B023 - called at once
             print(f"  {run} {name}: {row[name]:.1f}", file=sys.stderr, flush=True)
         found.append(row)
     return found
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    """How long a call takes."""
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
 
 
 def ratios(rows: Rows, *pairs: tuple[str, str]) -> Rows:
@@ -176,7 +174,7 @@ def one(runs: int, count: int = 100) -> Rows:
 def read_bandwidth(size: int = 2**29) -> float:
     """Bytes a second at which memory can be read, at best: a sum over far more than a cache holds."""
     numbers = torch.ones(size // 4)
-    return size / min(seconds(numbers.sum) for _ in range(5))
+    return size / min(clock_call(numbers.sum) for _ in range(5))
 
 
 def sixteen(runs: int, count: int = 50) -> Rows:
@@ -225,7 +223,7 @@ def prompts(runs: int, count: int = 10_000_000) -> Rows:
         reader = Reader(network(**SMALL | {"vocab_size": tokenizer.vocab_size}, context_length=1024))
         for kind, prompt in strange(count).items():
             for row in rows:
-                row[f"{name}, {kind}"] = seconds(lambda: first_token_after(prompt, tokenizer, reader))  # noqa: B023
+                row[f"{name}, {kind}"] = clock_call(lambda: first_token_after(prompt, tokenizer, reader))  # noqa: B023
     return rows
 
 

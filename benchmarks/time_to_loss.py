@@ -88,9 +88,9 @@ def contender(words: list[str], run: str, seed: int) -> Contender:
         return Contender(build_learner(job.config, job.data), job.config.train.steps)
 
 
-def race(seed: int) -> dict[str, Any]:
+def race(seed: int, *options: str) -> dict[str, Any]:
     """All recipes from one seed until each has reached the loss or the end of its schedule."""
-    racing = {name: contender(words.split(), f"{name}{seed}", seed) for name, words in RECIPES.items()}
+    racing = {name: contender([*words.split(), *options], f"{name}{seed}", seed) for name, words in RECIPES.items()}
     while waiting := [one for one in racing.values() if not one.ended]:
         for one in waiting:
             one.turn()

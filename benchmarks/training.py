@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -26,7 +25,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 
 import train
-from benchmarks.figures import RESULTS, about
+from benchmarks.figures import RESULTS, about, clock_call
 from configs.errors import UserError, answer
 from configs.schema import Config
 from data.dataset import Dataset
@@ -119,15 +118,15 @@ def half_a_step(rank: int, store: str, pipe: Connection, size: str, settings: di
             pipe.send(train.update(learner, pipe.recv()))
 
 
-def loop(model: nn.Module, logits: Callable[[Tensor], Tensor], size: str, autocast: bool = False) -> Step:
+def loop(model: nn.Module, logits: Callable[[Tensor], Tensor], size: str, device: str, autocast: bool = False) -> Step:
     """A short script's step: batch, loss, backward, clipping, AdamW as torch has it."""
     data, windows = Noise(GPTConfig(**SIZES[size][0])), SIZES[size][1]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, betas=(0.9, 0.95))
     model.train()
 
     def step(number: int) -> None:
-        x, y = data.batch("train", number, windows)
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        x, y = (part.to(device, non_blocking=True) for part in data.batch("train", number, windows))
+        with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=autocast):
             scores = logits(x)
             loss = F.cross_entropy(scores.flatten(0, 1), y.flatten())
         loss.backward()
@@ -139,13 +138,14 @@ def loop(model: nn.Module, logits: Callable[[Tensor], Tensor], size: str, autoca
     return step
 
 
-def plain(size: str) -> Step:
+def plain(size: str, device: str = "cpu") -> Step:
     """The loop around our network, eager and in float32."""
-    model = build_learner(config_of(size), Noise(GPTConfig(**SIZES[size][0]))).model  # type: ignore[arg-type]
-    return loop(model, model, size)
+    data = Noise(GPTConfig(**SIZES[size][0]))
+    model = build_learner(config_of(size, device=device), data).model  # type: ignore[arg-type]
+    return loop(model, model, size, device)
 
 
-def huggingface(size: str, autocast: bool = False, compile: bool = False) -> Step:
+def huggingface(size: str, device: str = "cpu", autocast: bool = False, compile: bool = False) -> Step:
     """The loop around Hugging Face's network, without dropout."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -164,12 +164,12 @@ def huggingface(size: str, autocast: bool = False, compile: bool = False) -> Ste
             bos_token_id=None,
             eos_token_id=None,
         )
-    )
+    ).to(device)  # type: ignore[arg-type] - they decorate it
     forward = compiled(model) if compile else model
-    return loop(model, lambda x: forward(x).logits, size, autocast)  # type: ignore[attr-defined]
+    return loop(model, lambda x: forward(x).logits, size, device, autocast)  # type: ignore[attr-defined]
 
 
-WAYS: dict[str, Callable[[str], Step]] = {
+WAYS: dict[str, Callable[..., Step]] = {
     "plain": plain,
     "huggingface": huggingface,
     "huggingface_compiled": partial(huggingface, compile=True),
@@ -183,15 +183,15 @@ WAYS: dict[str, Callable[[str], Step]] = {
     "ours_bfloat16_compiled": partial(ours, dtype="bfloat16", compile="on"),
     "ours_bfloat16_gelu_compiled": partial(ours, dtype="bfloat16", activation="gelu", compile="on"),
 }
-SHARED: dict[str, Callable[[str], Step]] = {  # for steps of more than one window
+SHARED: dict[str, Callable[..., Step]] = {  # for steps of more than one window
     "ours_two_processes": TwoProcesses,
     "ours_two_processes_bfloat16": partial(TwoProcesses, dtype="bfloat16"),
 }
 
 
-def alternating(size: str, turns: int, ways: list[str]) -> dict[str, Any]:
+def alternating(size: str, turns: int, ways: list[str], device: str = "cpu") -> dict[str, Any]:
     """Median seconds of a step for each way, and tokens per second; the ways take turns."""
-    times = in_turn({name: (WAYS | SHARED)[name](size) for name in ways}, turns)
+    times = in_turn({name: (WAYS | SHARED)[name](size, device=device) for name in ways}, turns)
     network, windows = SIZES[size]
     tokens = windows * network["context_length"]
     seconds = {name: statistics.median(found[SKIPPED:]) for name, found in times.items()}
@@ -209,9 +209,7 @@ def in_turn(steps: dict[str, Step], turns: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(SKIPPED + turns):
         for name, step in steps.items():
-            begin = time.perf_counter()
-            step(number)
-            times[name].append(time.perf_counter() - begin)
+            times[name].append(clock_call(partial(step, number)))
     return times
 
 
