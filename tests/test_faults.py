@@ -297,7 +297,7 @@ def test_another_number_of_threads_is_warned_about(shell, tiny, workplace):
     assert code == 0 and "warning" not in err
     code, _, err = shell("train.py", *more, "--train.threads", "2")
     torch.set_num_threads(1)
-    assert code == 0 and err.count("warning: train.threads was 1 and is 2 now") == 1
+    assert code == 0 and err.count("warning: resuming with train.threads 2 instead of 1; the rest") == 1
     assert json.loads(record.read_text())["resolved"]["train"]["threads"] == 2
     assert shell("train.py", *more, "--train.threads", "auto")[0] == 0
 

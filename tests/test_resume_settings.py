@@ -60,6 +60,7 @@ def quickly(monkeypatch):
     monkeypatch.setitem(digits.DATASETS, "mnist-5k", few_digits)
     monkeypatch.setitem(digits.DATASETS, "mnist", few_digits)
     monkeypatch.setattr("train.seconds_per_step", untimed)
+    monkeypatch.setattr("train.draw_curves", lambda folder: None)
     monkeypatch.setattr("training.dryrun.product_speed", lambda device, dtype: 1e9)
 
 
@@ -181,15 +182,14 @@ def test_save_every_and_patience_take_effect(shell, runs):
     assert shell("train.py", "--resume", "--run", "text", *words)[0] == 0
     steps = {int(folder.name[5:]) for folder in (runs / "text/checkpoints").glob("step-*")}
     assert {15, 18, 20, 25, 27, 30, 35, 36, 40} <= steps and not {16, 19, 24, 28} & steps
-    lines = [{"step": 40 + n, "val_loss": 9.0} for n in (1, 2)]
     with (runs / "text/log.jsonl").open("a") as log:
-        log.writelines(json.dumps(line) + "\n" for line in lines)
+        log.write('{"step": 40, "val_loss": 0.0}\n')  # no later one is better
     state = max((runs / "text/checkpoints").glob("step-*")) / "state.json"
     longer = json.loads(state.read_text()) | {"log_bytes": (runs / "text/log.jsonl").stat().st_size}
     rewrite(state, json.dumps(longer))
-    words = ["--train.steps", "60", "--train.eval_every", "45", "--train.patience", "2"]
-    code, _, err = shell("train.py", "--resume", "--run", "text", *words, "--log.sample_tokens", "0")
-    assert code == 0 and "in 2 evaluations" in err
+    words = ["--train.steps", "60", "--train.eval_every", "9", "--train.patience", "2"]
+    assert shell("train.py", "--resume", "--run", "text", *words)[0] == 0
+    assert json.loads((runs / "text/log.jsonl").read_text().splitlines()[-1])["step"] == 54  # 45 and 54 were no better
 
 
 def rewrite(file: Path, text: str) -> None:
@@ -208,14 +208,13 @@ SAME = [
     ["--data.path", '["poem.txt"]'],
     ["--train.steps", "12"],
     ["--train.save_every", "4"],
-    ["--train.freeze", "[]"],
     ["--model.n_layer", "2"],
     ["--model.kind", "gpt"],
     ["--train.compile", "auto", "--train.dtype", "auto", "--train.device", "auto"],
 ]
 
 
-@pytest.mark.parametrize("words", SAME[:7] + SAME[8:], ids=" ".join)
+@pytest.mark.parametrize("words", SAME, ids=" ".join)
 def test_the_same_value_in_another_spelling_is_no_change(shell, runs, words):
     before = content(runs)
     code, _, err = shell("train.py", "--resume", "--run", "text", *words, "--dry-run")
@@ -255,9 +254,6 @@ def test_a_run_with_spaces_and_quotes_in_its_name_is_named_so_that_a_shell_reads
     assert heard.stdout.split("\0")[:-1][-1] == f"runs/{name}-2"
 
 
-LENGTHS = [("0.5", "train.minutes", 2), ("30", "train.epochs", 2)]
-
-
 @pytest.mark.parametrize("name", ["train.minutes", "train.epochs"])
 def test_a_length_in_other_units_is_answered_with_steps(shell, runs, name):
     (runs / "text/timing.jsonl").write_text('{"step": 0, "at": 0}\n{"step": 10, "at": 5}\n')  # 0.5 s a step
@@ -265,8 +261,7 @@ def test_a_length_in_other_units_is_answered_with_steps(shell, runs, name):
     windows = -(-(int(len(POEM) * 0.9) - 1) // 16)
     steps = {"train.minutes": 3 * 60 * 2, "train.epochs": -(-3 * windows // 4)}[name]
     assert code == 2 and f"cannot change {name} with --resume" in err and "fixed at 12 steps" in err
-    assert err.endswith(f"python train.py --resume --run runs/text --train.steps {steps}\n".replace(
-        f"--run runs/text --train.steps {steps}", f"--train.steps {steps} --run runs/text"))  # fmt: skip
+    assert err.endswith(f"python train.py --resume --train.steps {steps} --run runs/text\n")
 
 
 def test_more_minutes_of_a_run_of_minutes_are_as_many_more_steps(shell, runs):
@@ -320,19 +315,18 @@ def test_digits_learn_from_the_same_images_in_smaller_batches(shell, runs):
     sizes = ["--train.batch_size", "1", "--train.accumulate", "4"]
     assert shell("train.py", "--resume", "--run", "parts", "--train.steps", "20", *sizes)[0] == 0
     whole, parts = (
-        {
-            line["step"]: line["val_loss"]
-            for line in map(json.loads, (runs / name / "log.jsonl").open())
-            if "val_loss" in line
-        }
+        [json.loads(line) for line in (runs / name / "log.jsonl").read_text().splitlines()]
         for name in ("whole", "parts")
     )
-    assert whole[20] == pytest.approx(parts[20], rel=1e-5)
+    last = [
+        next(line["val_loss"] for line in log if line["step"] == 20 and "val_loss" in line) for log in (whole, parts)
+    ]
+    assert last[0] == pytest.approx(last[1], rel=1e-5)
 
 
 def test_a_step_that_several_processes_cannot_share_can_be_resumed_as_is_advised(shell, runs, monkeypatch):
     command = understand(["--resume", "--run", "text", "--dry-run"])
-    with pytest.raises(UserError, match="--train.batch_size 2 --train.accumulate 2"):
+    with pytest.raises(UserError, match=r"--train\.batch_size 2 --train\.accumulate 2"):
         go_on(command, runs / "text", World(size=2))
     command = understand(
         ["--resume", "--run", "text", "--dry-run", "--train.batch_size", "2", "--train.accumulate", "2"]
@@ -397,6 +391,7 @@ def test_another_machine_that_computes_alike_is_named_too(shell, runs):
 def test_a_run_of_a_cpu_moves_to_a_gpu_when_it_resumes_beside_one(shell, runs, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr("training.resume.hardware", lambda: Hardware(**GPU))
     err = shell("train.py", "--resume", "--run", "text", "--dry-run")[2]
     assert "with train.device cuda instead of cpu, train.dtype bfloat16 instead of float32; the rest" in err
@@ -424,7 +419,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_begins_without_the_g
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "rmsprop", "muon"])
 def test_what_optimisers_of_a_gpu_remember_is_taken_up_on_a_cpu(shell, runs, name):
-    """A fused optimiser keeps its count of steps beside the weights, others as a number of the processor's: one file."""
+    """A fused optimiser keeps its count of steps beside the weights, others on the processor: files are alike."""
     words = ["text.toml", "--optim.name", name, "--optim.momentum", "0.5", "--run"]
     assert (
         shell("train.py", *words, "cut")[0] == 0 and shell("train.py", *words, "uncut", "--train.steps", "16")[0] == 0
