@@ -69,7 +69,7 @@ def warm_after(config: Config) -> int:
 def chance_level(found: list[Evaluated], chance: Chance, config: Config) -> str | None:
     """A warning at the first evaluation after warm-up that is at chance level, with what is likely to be the cause."""
     stuck = [e for e in found if e.step >= warm_after(config) and at_chance(e, chance)]
-    if stuck != found[-1:]:
+    if not found or stuck != found[-1:]:
         return None
     now = found[-1]
     still = "still" if all(at_chance(evaluated, chance) for evaluated in found) else "again"
@@ -132,17 +132,20 @@ def unusual(name: str, rate: float, usual: tuple[float, float], optimizer: str) 
 def overfitted(found: list[Evaluated], epoch: float, chance: Chance) -> list[Evaluated]:
     """The evaluations since the lowest validation loss that show overfitting: it rose while training loss fell.
 
-    It rose if the mean of an evaluation's loss and the one's before exceeds the lowest by more than two standard
-    errors, the largest of the three. None counts within the first epoch, which is `epoch` steps, or at chance level.
-    Training losses are means between evaluations.
+    It rose if the mean of an evaluation's loss and the one's before exceeds the lowest by more than two standard errors
+    of the lowest (in units of Student's t, so that three windows prove nothing). None counts within the first epoch,
+    which is `epoch` steps, or at chance level. Training losses are means between evaluations.
     """
-    since = found[found.index(min(found, key=lambda e: e.loss)) :] if found else []
-    at_lowest = next((e.training for e in since if e.training is not None), math.inf)
+    if not found or chance.examples <= 3:
+        return []
+    lowest = min(found, key=lambda e: e.loss)
+    since = found[found.index(lowest) :]
+    n, error = chance.examples, math.inf if lowest.stderr is None else lowest.stderr
+    doubt = max(2 * error * math.sqrt((n - 1) / (n - 3)), VISIBLE)
+    at_lowest = next((e.training for e in since if e.training is not None), 0.0)
 
     def shown(before: Evaluated, now: Evaluated) -> bool:
-        lowest = since[0]
-        errors = [e.stderr for e in (lowest, before, now) if e.stderr is not None]
-        rose = bool(errors) and (before.loss + now.loss) / 2 - lowest.loss > max(2 * max(errors), VISIBLE)
+        rose = (before.loss + now.loss) / 2 - lowest.loss > doubt
         fell = now.training is not None and now.training < at_lowest
         return rose and fell and now.step >= epoch and not at_chance(now, chance)
 
