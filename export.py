@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from configs.errors import OneLineParser, UserError, answer
+from configs.errors import OneLineParser, UserError, answer, for_shell, one_line
 from configs.schema import GPTConfig
-from training.run import read_record, run_folder
+from training.run import read_record, require_utf8, run_folder
 
 
 class Request(NamedTuple):
@@ -42,6 +42,7 @@ def understand(arguments: list[str]) -> Request:
     model = read_record(run.parents[1] if run.parent.name == "checkpoints" else run).resolved.model
     if not isinstance(model, GPTConfig):
         raise UserError(f"{run} is a digit network, which has no form in {given.format}; only text networks have")
+    require_utf8(str(given.folder))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{given.folder} is there already, and only a new or an empty folder is written to")
     return Request(run, given.checkpoint, folder, given.quantize or given.format)
@@ -102,9 +103,8 @@ def as_int8(request: Request, folder: Path) -> str:
 
     restored = restore(str(request.run), request.checkpoint)
     save_quantized(restored, folder)
-    return (
-        f"{restored.folder}, step {restored.checkpoint.state.step:,}, in eight bits; python sample.py {request.folder}"
-    )
+    step = f"{restored.folder}, step {restored.checkpoint.state.step:,}"
+    return f"{step}, in eight bits; python sample.py {for_shell(request.folder)}"
 
 
 FORMATS: dict[str, Callable[[Request, Path], str]] = {"transformers": as_transformers, "peft": as_peft, "int8": as_int8}
@@ -114,7 +114,7 @@ def main(request: Request) -> None:
     """Write the folder and say what is in it."""
     with written_whole(request.folder) as beside:
         said = FORMATS[request.format](request, beside)
-    print(f"{request.folder} holds {said}", file=sys.stderr)
+    print(one_line(f"{request.folder} holds {said}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -28,5 +28,5 @@ def save_quantized(restored: Restored, folder: Path) -> Path:
     saved = checkpoint.save(folder / "checkpoints", state, quantize(restored.model), [])
     resolved = restored.record.resolved.model_copy(update={"model": restored.model_config})
     record = restored.record.model_copy(update={"resolved": resolved})
-    (folder / "run.json").write_text(record.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
+    (folder / "run.json").write_text(record.to_json(), encoding="utf-8")
     return saved  # run.json came last: with it the folder is a run

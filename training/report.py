@@ -13,8 +13,8 @@ PATIENCE = 2  # evaluations in a row without a new best before we say so
 
 
 def say(message: str) -> None:
-    """A line on stderr, above the progress bar if there is one."""
-    tqdm.write(message, file=sys.stderr)
+    """A message on stderr, above the progress bar if there is one; nothing in it steers the terminal."""
+    tqdm.write(visible(message), file=sys.stderr)
 
 
 def visible(text: str) -> str:
@@ -67,7 +67,8 @@ def draw_curves(folder: Path) -> None:
         rates = [(line["step"], line["lr"]) for line in log if "lr" in line]
         if rates:
             bottom.plot(*zip(*rates, strict=True), color="grey")
-        top.set(ylabel="loss", title=folder.name)
+        top.set(ylabel="loss")
+        top.set_title(visible(folder.name), parse_math=False)
         top.legend()
         bottom.set(xlabel="step", ylabel="learning rate")
         figure.savefig(folder / "curves.png", dpi=110)

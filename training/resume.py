@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.command import CLI, Command, check, flatten
-from configs.errors import UserError
+from configs.errors import UserError, for_shell, one_line
 from configs.files import Damaged
 from configs.schema import Config, LogConfig
 from training import checkpoint
@@ -44,12 +44,12 @@ def go_on(command: Command, folder: Path, world: World) -> Job | None:
     if data.sha256 != record.data_sha256:
         raise UserError(
             f"{' '.join(config.data.path)} has changed since {folder} began, so that can't go on exactly; begin a new "
-            f"run with --train.start {folder}, which keeps what was learned"
+            f"run with --train.start {for_shell(folder)}, which keeps what was learned"
         )
     if command.dry_run:
         from training.dryrun import what_is_left
 
-        return print(what_is_left(folder, config))
+        return print(one_line(what_is_left(folder, config)))
     run = open_run(folder, resume=True, overwrite=False)
     checkpoint.adopt(run.checkpoints)
     run.describe(record.model_copy(update={"resolved": config}))

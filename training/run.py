@@ -18,15 +18,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
-from pydantic import ValidationError
-
 from configs.command import Command, parse
 from configs.errors import INTERRUPTED, UserError, reason
 from configs.files import Damaged, lines_of, small
-from configs.schema import Config, Settings
+from configs.schema import Config, Name, Settings
 
 RUNS = Path("runs")
 NOT_FINITE = 3  # the exit code of a loss that is no number
+LONGEST_NAME = 255  # bytes, in most file systems
 LARGEST_RECORD = 2**23  # bytes of run.json, which names the files of a corpus three times
 PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "tiktoken", "torchvision")
 
@@ -36,7 +35,7 @@ class Record(Settings):
 
     asked: dict[str, Any]
     """settings that were given, by dotted name"""
-    origins: dict[str, str]
+    origins: dict[str, Name]
     """the file each of them came from, or "command line\""""
     resolved: Config
     """every setting, no `auto` left"""
@@ -44,6 +43,10 @@ class Record(Settings):
     """of the corpus; empty for digits, whose files are fixed"""
     machine: dict[str, Any]
     """versions, processor, git commit: for the reader"""
+
+    def to_json(self) -> str:
+        """The content of run.json: ASCII, in which JSON can escape even names that aren't UTF-8."""
+        return json.dumps(self.model_dump(exclude_none=True), indent=1) + "\n"
 
 
 class Run:
@@ -72,7 +75,7 @@ class Run:
 
     def describe(self, record: Record) -> None:
         """Write run.json."""
-        self.write("run.json", record.model_dump_json(indent=1, exclude_none=True) + "\n")
+        self.write("run.json", record.to_json())
 
     def log(self, **record: Any) -> None:
         """Add a line to log.jsonl: only what the config and the seed determine."""
@@ -109,12 +112,22 @@ class Run:
 
 def run_folder(name: str) -> Path:
     """A plain name is a folder under runs/; anything with a separator is a path. Raises UserError."""
-    if "\0" in name or not name.strip() or len(os.fsencode(name)) > 200 or name in (".", ".."):
+    longest = max(map(len, os.fsencode(name).split(os.sep.encode())))
+    if "\0" in name or not name.strip() or longest > LONGEST_NAME or name in (".", ".."):
         raise UserError(f"--run: {name!r} cannot name a folder")
+    require_utf8(name)
     if os.path.basename(name) == name:
         return RUNS / name
     path = Path(name).expanduser()
     return path if len(path.parts) > 1 else path.absolute()  # ./mine must not become mine, which is runs/mine
+
+
+def require_utf8(name: str) -> None:
+    """Raises UserError for a folder that safetensors couldn't read weights from."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{name!r} is not UTF-8, and weights can't be read from such a folder: rename it") from error
 
 
 def understand(arguments: list[str]) -> Command:
@@ -165,8 +178,8 @@ def read_record(folder: Path) -> Record:
         raise UserError(f"there is no run in {folder}{known_runs()}")
     refuse_links(folder)
     try:
-        return Record.model_validate_json(small(file, LARGEST_RECORD))
-    except (ValidationError, RecursionError) as error:
+        return Record.model_validate(json.loads(small(file, LARGEST_RECORD)))
+    except (ValueError, RecursionError) as error:  # pydantic's mistakes are of this kind too
         raise UserError(f"{file} is damaged: {reason(error)}", 1) from error
 
 
