@@ -14,7 +14,7 @@ if __name__ == "__main__":  # understood before torch is loaded, so that a mista
 import sys
 from functools import partial
 
-from configs.errors import answer
+from configs.errors import answer, one_line
 from lens.request import Request
 from lens.views import look
 
@@ -32,7 +32,7 @@ def main(request: Request) -> None:
         from lens.paint import save
 
         save(seen.draw, request.out)
-        print(f"the picture is in {request.out}", file=sys.stderr)
+        print(one_line(f"the picture is in {request.out}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from configs.errors import OneLineParser, UserError, answer
+from configs.errors import OneLineParser, UserError, answer, for_shell, one_line
 from configs.files import whole_folder
 from configs.schema import GPTConfig
-from training.run import read_record, run_folder
+from training.run import read_record, require_utf8, run_folder
 
 
 class Request(NamedTuple):
@@ -41,6 +41,7 @@ def understand(arguments: list[str]) -> Request:
     model = read_record(run.parents[1] if run.parent.name == "checkpoints" else run).resolved.model
     if not isinstance(model, GPTConfig):
         raise UserError(f"{run} is a digit network, which has no form in {given.format}; only text networks have")
+    require_utf8(str(given.folder))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{given.folder} is there already, and only a new or an empty folder is written to")
     return Request(run, given.checkpoint, folder, given.quantize or given.format)
@@ -86,9 +87,8 @@ def as_int8(request: Request, folder: Path) -> str:
 
     restored = restore(str(request.run), request.checkpoint)
     save_quantized(restored, folder)
-    return (
-        f"{restored.folder}, step {restored.checkpoint.state.step:,}, in eight bits; python sample.py {request.folder}"
-    )
+    step = f"{restored.folder}, step {restored.checkpoint.state.step:,}"
+    return f"{step}, in eight bits; python sample.py {for_shell(request.folder)}"
 
 
 FORMATS: dict[str, Callable[[Request, Path], str]] = {"transformers": as_transformers, "peft": as_peft, "int8": as_int8}
@@ -99,7 +99,7 @@ def main(request: Request) -> None:
     request.folder.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(request.folder, remove=Path.rmdir) as beside:  # which it refuses if files were put there
         said = FORMATS[request.format](request, beside)
-    print(f"{request.folder} holds {said}", file=sys.stderr)
+    print(one_line(f"{request.folder} holds {said}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

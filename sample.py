@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from configs.errors import answer
+from configs.errors import answer, one_line
 from configs.schema import DataConfig
 from training import speak
 from training.device import choose_device
@@ -34,7 +34,7 @@ def read_images(restored: Restored, request: Request) -> None:
     images = [read_image(name) for name in request.image]
     introduce(restored)
     for name, image in zip(request.image, images, strict=True):
-        print(f"{draw(image)}\n{name}: {opinion(outputs(restored, image))}")
+        print(f"{draw(image)}\n{one_line(name)}: {opinion(outputs(restored, image))}")
 
 
 def show_test_digits(restored: Restored, request: Request) -> None:

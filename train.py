@@ -17,7 +17,7 @@ import time
 from functools import partial
 
 from configs.command import Command
-from configs.errors import answer
+from configs.errors import answer, for_shell
 from training import checkpoint
 from training.alarm import Spikes, not_finite
 from training.device import memory_explained, seed_dropout
@@ -92,11 +92,12 @@ def train(job: Job, interruption: Interruption) -> int:
     bar.close()
     if world.leads:
         draw_curves(run.folder)
+    name = for_shell(run.folder)
     if stop():
-        say(f"stopped after step {step}, all saved; go on with: python train.py --resume --run {run.folder}")
+        say(f"stopped after step {step}, all saved; go on with: python train.py --resume --run {name}")
         return stop.exit_code
     report_test(learner, run, step)
-    say(f"done after {step:,} steps; it is all in {run.folder}: python sample.py {run.folder}")
+    say(f"done after {step:,} steps; it is all in {name}: python sample.py {name}")
     return 0
 
 

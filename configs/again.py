@@ -1,13 +1,12 @@
 """Command lines for a message to name, ready to be pasted into a shell: a run again, with something changed."""
 
 import json
-import os
-import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from configs.command import CLI, LISTS, merge, read
-from configs.errors import UserError, one_line
+from configs.command import CLI, merge, read
+from configs.errors import UserError, for_shell
+from configs.words import LISTS
 
 
 def again(asked: dict[str, Any], origins: dict[str, str], changes: dict[str, Any], run: object) -> str:
@@ -32,8 +31,8 @@ def resume(run: object, changes: dict[str, Any] | None = None) -> str:
 
 def line(*words: str, options: dict[str, Any], run: object) -> str:
     """One call of train.py."""
-    given = (word for name, value in options.items() for word in option(f"--{name}", value))
-    return " ".join(map(quoted, ["python", "train.py", *words, *given, *option("--run", str(run))]))
+    given = (word for name, value in options.items() for word in option(name, value))
+    return " ".join(map(for_shell, ["python", "train.py", *words, *given, *option("run", str(run))]))
 
 
 def readable(origins: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -52,18 +51,4 @@ def option(name: str, value: Any) -> list[str]:
         first, *more = value
     else:
         first, more = value if isinstance(value, str) else json.dumps(value), []
-    return [f"{name}={first}" if first.startswith("-") else name, *[first] * (not first.startswith("-")), *more]
-
-
-def quoted(word: str) -> str:
-    """The word for a shell; what a message cannot show as it is, such as a line break, in bash's $'...' form."""
-    plain = shlex.quote(word)
-    if one_line(plain) == plain:
-        return plain
-    shown = (c if c.isprintable() and c not in " '\\" else escaped(c) for c in word)
-    return f"$'{''.join(shown)}'"
-
-
-def escaped(character: str) -> str:
-    r"""The bytes of a character: "\n" is \x0a."""
-    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+    return [f"--{name}={first}", *more] if first.startswith("-") else [f"--{name}", first, *more]

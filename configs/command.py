@@ -1,6 +1,5 @@
 """The command line of train.py: config files, then overrides, become one checked description of a run."""
 
-import json
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource, CliToggleFlag, Se
 
 from configs.errors import OneLineParser, UserError, did_you_mean
 from configs.schema import DURATIONS, Config, DataConfig, GPTConfig, LogConfig, OptimConfig, TrainConfig
+from configs.words import take_texts
 
 USAGE = "python train.py CONFIG... [--section.key VALUE]... [--run NAME] [--resume | --overwrite] [--dry-run]"
 EXAMPLE = "for example: python train.py configs/python.toml --train.minutes 5 --optim.lr 1e-3"
@@ -17,7 +17,6 @@ CLI = "command line"
 LARGEST_FILE, MOST_DOTS = 2**18, 256  # bytes of one config, and dots in a line of it
 SHOWN = 200  # characters of a value that is wrong
 TABLES = {"model": GPTConfig, "data": DataConfig, "optim": OptimConfig, "train": TrainConfig, "log": LogConfig}
-LISTS = ("--data.path", "--data.extensions", "--model.lora.targets", "--train.freeze")  # of words
 SETTINGS = [
     "model.sizes",
     "model.lora",
@@ -58,19 +57,19 @@ def parse(arguments: list[str]) -> Command:
     count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     files, options = arguments[:count], arguments[count:]
     parser = OneLineParser("train.py", USAGE, "Train a network.", EXAMPLE, allow_abbrev=False)
-    options = gathered([*map(underscores, options)])
+    options, texts = take_texts([*map(underscores, options)])
     try:
         given = CliSettingsSource(Options, cli_parse_args=options, root_parser=parser)()
     except SettingsError as error:  # a list or a table that breaks off, as one that a shell has cut at its spaces
         words = " ".join(options)
         raise UserError(f"{CLI}: can't read {words}; put a list in quotes: --model.sizes '[784, 10]'") from error
     flags = {name: given.pop(name, False) for name in ("resume", "overwrite", "dry_run")}
-    run = given.pop("run", Path(files[0]).stem if files else None)
+    run = texts.pop("run", Path(files[0]).stem if files else None)
     if not (files or flags["resume"]) or run is None:
         raise UserError(f"which config? {USAGE}")
     if flags["resume"] and flags["overwrite"]:
         raise UserError(f"{CLI}: --resume continues a run and --overwrite replaces it; choose one")
-    settings, origins = merge([(file, read(file)) for file in files] + [(CLI, flatten(given))])
+    settings, origins = merge([(file, read(file)) for file in files] + [(CLI, flatten(given) | texts)])
     if files:
         check(settings, origins)  # a mistake is answered now, before torch is loaded
     return Command(settings, origins, run, **flags)
@@ -80,25 +79,6 @@ def underscores(word: str) -> str:
     """--train.batch-size is --train.batch_size; what follows = is left as it is."""
     name, equals, value = word.partition("=")
     return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
-
-
-def gathered(words: list[str]) -> list[str]:
-    """`--data.path a.txt b.txt`, which is what a shell makes of *.txt, becomes one word with a JSON list in it."""
-    groups: list[list[str]] = []
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name in LISTS:
-            groups.append([name, value] if equals else [name])
-        elif groups and groups[-1][0] in LISTS and not word.startswith("-"):
-            groups[-1].append(word)
-        else:
-            groups.append([word])
-    return [f"{name}={listed(values)}" if values else name for name, *values in groups]
-
-
-def listed(values: list[str]) -> str:
-    """The words as a JSON list, which a single word may be already."""
-    return values[0] if values[0].startswith('["') else json.dumps(values)
 
 
 def read(file: str) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 import argparse
 import difflib
+import io
 import os
+import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -54,6 +57,22 @@ def one_line(message: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def for_shell(name: object) -> str:
+    """A word as it is typed in a command and shown by `one_line`: `a.txt`, `'my file'`, `$'a\\x0ab'`."""
+    text = str(name)
+    if os.name == "nt":
+        return subprocess.list2cmdline([text])
+    plain = shlex.quote(text)
+    return plain if one_line(plain) == plain else "$'" + "".join(map(escaped, text)) + "'"
+
+
+def escaped(c: str) -> str:
+    """A character between $' and '. A space is escaped because `one_line` would make one of two."""
+    if c in "\\'":
+        return f"\\{c}"
+    return c if c.isprintable() and c != " " else "".join(f"\\x{byte:02x}" for byte in os.fsencode(c))
+
+
 class OneLineParser(argparse.ArgumentParser):
     """argparse, with its mistakes answered in one line that names the option that was probably meant."""
 
@@ -67,11 +86,16 @@ class OneLineParser(argparse.ArgumentParser):
         known = [name for name in self._option_string_actions if name.startswith("--")]
         same = [name for name in known if name.rpartition(".")[2].lstrip("-") == option.lstrip("-")]
         guess = f"; did you mean {' or '.join(same)}?" if same else did_you_mean(option, known)
+        if not option.startswith("--"):
+            guess += f"; a name that begins with - is written ./{option}"
         raise UserError(f"command line: there is no option {option}{guess}")
 
 
 def answer(main: Callable[[], int | None]) -> int:
     """Run a script's main function and turn what goes wrong into one line and an exit code."""
+    for out in (sys.stdout, sys.stderr):
+        if isinstance(out, io.TextIOWrapper):  # a name that its encoding lacks is no reason to stop
+            out.reconfigure(errors="backslashreplace")
     secure_streams()
     try:
         return written(main) or 0
@@ -111,7 +135,11 @@ def spoken_once() -> Iterator[None]:
     if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0":
         yield
         return
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+    with (
+        open(os.devnull, "w", encoding="utf-8", errors="replace") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+    ):
         yield
 
 

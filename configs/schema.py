@@ -6,7 +6,8 @@ answered without waiting for torch.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 Target = Literal["query", "key", "value", "out", "up", "down"]
 Activation = Literal["sigmoid", "relu", "tanh", "gelu", "gelu_tanh"]
@@ -24,7 +25,17 @@ def listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Words = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(listed)]
+def name(value: Any) -> str:
+    """A text that isn't empty. Unlike pydantic's own, it may be the name of a file that isn't UTF-8 (surrogates)."""
+    if not isinstance(value, str):
+        raise PydanticCustomError("name_type", "Input should be a valid string")
+    if not value:
+        raise PydanticCustomError("name_empty", "String should have at least 1 character")
+    return value
+
+
+Name = Annotated[str, PlainValidator(name)]
+Words = Annotated[list[Name], BeforeValidator(listed)]
 
 
 class Settings(BaseModel):
@@ -131,7 +142,8 @@ class DataConfig(Settings):
     """What the network learns from."""
 
     path: Annotated[Words, Field(min_length=1, max_length=10_000)]
-    """digits: mnist, mnist-5k; text: python-stdlib, shakespeare, or your own files, folders and globs"""
+    """digits: mnist, mnist-5k; text: python-stdlib, shakespeare, or your own files, folders and globs (several of them:
+    --data.path a.txt b.txt, or the option repeated; ./shakespeare is a file of that name)"""
     extensions: Words = []
     """of the files that are read in folders, such as ["md", "txt"] (default: every file that is text)"""
     field: Annotated[str, Field(min_length=1)] = "text"
@@ -198,7 +210,7 @@ class TrainConfig(Settings):
     """newest checkpoints that are kept, besides the best (0: all)"""
     patience: Annotated[int, Field(ge=0, le=2**40)] = 0
     """evaluations without a new best before training stops (0: never)"""
-    start: str | None = None
+    start: Name | None = None
     """begin from the weights and tokenizer of a run, a checkpoint, or a Hugging Face GPT-2: a folder, or the name gpt2,
     gpt2-medium, gpt2-large or gpt2-xl (a run of that name comes first; openai-community/gpt2 is never a run)"""
     freeze: Words = []

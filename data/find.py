@@ -58,7 +58,7 @@ def files_of(path: str, extensions: list[str]) -> list[Found]:
             return [Found("tinyshakespeare.txt", fetch(SHAKESPEARE), alone=True)]
         case "mnist" | "mnist-5k":
             raise UserError(f"data.path: {path} holds digits, and a GPT reads text")
-    place = Path(os.path.expanduser(path))
+    place = Path(path if os.path.lexists(path) else os.path.expanduser(path))
     if place.is_dir():
         return below(place, [p for p in place.rglob("*") if p.is_file() and has_extension(p, extensions)])
     if place.is_file():

@@ -29,5 +29,5 @@ def save_quantized(restored: Restored, folder: Path) -> Path:
     saved = checkpoint.save(folder / "checkpoints", state, quantize(restored.model), [])
     resolved = restored.record.resolved.model_copy(update={"model": restored.model_config})
     record = restored.record.model_copy(update={"resolved": resolved})
-    write_whole(folder / "run.json", record.model_dump_json(indent=1, exclude_none=True) + "\n")
+    write_whole(folder / "run.json", record.to_json())
     return saved  # run.json came last: with it the folder is a run

@@ -18,8 +18,8 @@ TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 def say(message: str) -> None:
-    """A line on stderr, above the progress bar if there is one."""
-    tqdm.write(message, file=sys.stderr)
+    """A message on stderr, above the progress bar if there is one; nothing in it steers the terminal."""
+    tqdm.write(visible(message), file=sys.stderr)
 
 
 def visible(text: str) -> str:
@@ -70,7 +70,7 @@ def draw_curves(folder: Path) -> None:
         rates = [(line["step"], line["lr"]) for line in log if "lr" in line]
         if rates:
             bottom.plot(*zip(*rates, strict=True), color="grey")
-        top.set_title(folder.name)
+        top.set_title(visible(folder.name), parse_math=False)
         bottom.set(xlabel="step", ylabel="learning rate")
         with whole_file(folder / "curves.png") as beside:
             figure.savefig(beside, format="png", dpi=110)

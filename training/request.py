@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import ConfigDict, ValidationError
 
-from configs.errors import OneLineParser, UserError, reason
+from configs.errors import OneLineParser, UserError, one_line, reason
 from configs.files import Damaged, lines_of
 from configs.schema import GPTConfig, Settings
 from training.run import Record, all_runs, read_record, run_folder
@@ -241,6 +241,6 @@ def listing() -> str:
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         begun = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / "run.json").stat().st_mtime))
         best = f"{best_of(found).score} (step {best_of(found).step:,})" if found else "-"
-        rows.append((folder.name, model.kind if model else "-", str(step), best, f"{size / 1e6:.1f}", begun))
+        rows.append((one_line(folder.name), model.kind if model else "-", str(step), best, f"{size / 1e6:.1f}", begun))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from configs.command import CLI, Command, check, explain, flatten, merge, unflatten
-from configs.errors import UnfitData, UnknownCharacters, UserError
+from configs.errors import UnfitData, UnknownCharacters, UserError, one_line
 from configs.files import Damaged
 from configs.schema import Config, LogConfig
 from data.dataset import Dataset
@@ -75,7 +75,7 @@ def go_on(command: Command, folder: Path, world: World) -> Job | None:
     if command.dry_run:
         from training.dryrun import what_is_left
 
-        return print(what_is_left(folder, config, same_pace=not differences(record, config)))
+        return print(one_line(what_is_left(folder, config, same_pace=not differences(record, config))))
     run = open_run(folder, resume=True, overwrite=False)
     checkpoint.adopt(run.checkpoints)
     now = {"format": FORMAT, "hardware": here, "data_sha256": data.sha256, "data_recipe": data.recipe}

@@ -20,16 +20,15 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
-
 from configs.command import Command, parse
 from configs.errors import INTERRUPTED, UserError, reason
 from configs.files import Damaged, append, lines_of, lock, open_lock, refuse_newer, small, write_whole
-from configs.schema import Config, Settings
+from configs.schema import Config, Name, Settings
 
 RUNS = Path("runs")
 FORMAT = 1  # of run.json
 NOT_FINITE = 3  # the exit code of a loss that is no number
+LONGEST_NAME = 255  # bytes, in most file systems
 LARGEST_RECORD = 2**23  # bytes of run.json, which names the files of a corpus three times
 LOCK = "run.lock"
 STEP = re.compile(r"step-\d{6,18}")
@@ -45,7 +44,7 @@ WRITTEN = re.compile(  # every file that a run writes, complete or partial, as a
 EMPTIED = re.compile(r"(base|checkpoints|\.base\.partial)(/.*)?")  # the folders that are in it
 REPLACED = re.compile(rf"base/|checkpoints/{STEP.pattern}/")  # folders that a run replaces as a whole
 KEPT = 5  # names of files that stay when a run is overwritten, before the rest is counted
-LONGEST_NAME = 200  # bytes, of the process that holds a lock
+LONGEST_OWNER = 200  # bytes, of the process that holds a lock
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "tiktoken", "torchvision")
 
@@ -65,7 +64,7 @@ class Record(Settings):
     """0 is a run from before there was a number"""
     asked: dict[str, Any]
     """settings that were given, by dotted name"""
-    origins: dict[str, str]
+    origins: dict[str, Name]
     """the file each of them came from, or "command line\""""
     resolved: Config
     """every setting, no `auto` left"""
@@ -77,6 +76,10 @@ class Record(Settings):
     """where it was trained last; none in format 0"""
     machine: dict[str, Any]
     """versions, processor, git commit: for the reader"""
+
+    def to_json(self) -> str:
+        """The content of run.json: ASCII, in which JSON can escape even names that aren't UTF-8."""
+        return json.dumps(self.model_dump(exclude_none=True), indent=1) + "\n"
 
 
 class Run:
@@ -103,7 +106,7 @@ class Run:
 
     def describe(self, record: Record) -> None:
         """Write run.json."""
-        self.write("run.json", record.model_dump_json(indent=1, exclude_none=True) + "\n")
+        self.write("run.json", record.to_json())
 
     def log(self, **record: Any) -> None:
         """Add a line to log.jsonl: only what the config and the seed determine."""
@@ -141,12 +144,22 @@ class Run:
 
 def run_folder(name: str) -> Path:
     """A plain name is a folder under runs/; anything with a separator is a path. Raises UserError."""
-    if "\0" in name or not name.strip() or len(os.fsencode(name)) > 200 or name in (".", ".."):
+    longest = max(map(len, os.fsencode(name).split(os.sep.encode())))
+    if "\0" in name or not name.strip() or longest > LONGEST_NAME or name in (".", ".."):
         raise UserError(f"--run: {name!r} cannot name a folder")
+    require_utf8(name)
     if os.path.basename(name) == name:
         return RUNS / name
     path = Path(name).expanduser()
     return path if len(path.parts) > 1 else path.absolute()  # ./mine must not become mine, which is runs/mine
+
+
+def require_utf8(name: str) -> None:
+    """Raises UserError for a folder that safetensors couldn't read weights from."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{name!r} is not UTF-8, and weights can't be read from such a folder: rename it") from error
 
 
 def understand(arguments: list[str]) -> Command:
@@ -249,8 +262,8 @@ def read_record(folder: Path) -> Record:
     refuse_links(folder)
     content = small(file, LARGEST_RECORD)
     try:
-        return Record.model_validate_json(content)
-    except (ValidationError, RecursionError) as error:
+        return Record.model_validate(json.loads(content))
+    except (ValueError, RecursionError) as error:  # pydantic's mistakes are of this kind too
         refuse_newer(content, file)
         raise UserError(f"{file} is damaged: {reason(error)}", 1) from error
 
@@ -292,7 +305,7 @@ def take_lock(path: Path) -> FileIO:
         with file:
             time.sleep(0.1)  # whoever has just taken it is about to write its name
             file.seek(0)
-            owner = file.read(LONGEST_NAME).decode(errors="replace").strip() or "another process"
+            owner = file.read(LONGEST_OWNER).decode(errors="replace").strip() or "another process"
         raise UserError(f"{path.parent} is in use by {owner}")
 
     lock(file, held=in_use)

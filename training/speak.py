@@ -244,4 +244,4 @@ def show(text: str) -> None:
 
 def note(message: str) -> None:
     """A line on stderr: stdout is for text alone."""
-    print(message, file=sys.stderr, flush=True)
+    print(one_line(message), file=sys.stderr, flush=True)
