@@ -34,7 +34,7 @@ from training.run import machine
 OUT = RESULTS / "gpu.json"
 LATEST = 180  # seconds after which no further benchmark begins, so that four minutes are enough
 TESTS_AT_MOST = 150  # seconds
-CPU_ONLY = {
+NOT_MEASURED = {
     "tokenizing": "reading and encoding text is done by the processor: no tensor is involved",
     "figures.digits, digits_modern, shakespeare, shakespeare_adamw, shakespeare_hour": "the same code as the rows of "
     "figures here, with recipes that take longer than four minutes in all",
@@ -290,7 +290,7 @@ def main() -> int:
     sizes = TRIAL if asked.device == "cpu" else FULL
     result: Row = {"figure": "gpu", "date": datetime.now(UTC).isoformat(timespec="seconds"), "tests": run_tests()}
     result["benchmarks"] = measure_all(asked.device, sizes, began)
-    result |= {"not_measured": CPU_ONLY, "machine": described(asked.device)}
+    result |= {"not_measured": NOT_MEASURED, "machine": described(asked.device)}
     result["seconds"] = round(time.monotonic() - began, 1)
     path = write(result, out)
     for line in failures(result):
