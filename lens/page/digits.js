@@ -129,7 +129,7 @@ export async function digitPage(about, root, report) {
   function drawOutputs(values) {
     const best = values.indexOf(Math.max(...values)), { answer } = state;
     verdict.textContent = answer === null ? ""
-      : `Test image ${state.specimen + 1} of ${about.answers.length}: a ${answer}, read as ${best}: ${best === answer ? "right" : "wrong"}.`;
+      : `Test image ${state.specimen + 1}: a ${answer}, read as ${best}: ${best === answer ? "right" : "wrong"}.`;
     outputs.replaceChildren(...Array.from(values, (value, digit) => {
       const bar = make("span", { class: "bar" });
       bar.style.width = `${100 * value}%`;
