@@ -700,6 +700,34 @@ def test_epochs_are_as_many_steps_as_cover_them_and_no_more(machine, epochs, ima
     assert resolve(check(HERE | settings, {}), data, lambda config: 1.0)[0].train.steps == steps
 
 
+def test_a_step_of_many_batches_is_timed_where_one_batch_takes_no_patience(machine):
+    timed: list[Config] = []
+    settings = HERE | GPT | SMALL | {"train.accumulate": 1_000_000}
+    data = SimpleNamespace(count={"train": 900, "val": 7}.get, positions=8, sha256="", batch=len, in_order=iter)
+    step = (6 * (2 * 12 * 16 * 16 + 20 * 16) + 2 * 6 * (2 * 8 * 16)) * 32 * 8 * 1_000_000 / SPEED / CPU_SHARE["float32"]
+    assert step > 5.0 > step / 1_000_000  # seconds
+    dryrun.plan_with_data(check(settings, {}), data, lambda config: timed.append(config) or 0.001)
+    assert [config.train.accumulate for config in timed] == [1]
+
+
+@pytest.mark.parametrize(
+    ("times", "median"),
+    [
+        ([9.0, 0.3, 0.2, 0.6], 0.3),  # the first is left out; then a second of them
+        ([9.0, 6.0], 6.0),  # one that takes long is enough
+        ([9.0, 0.7, 0.5], 0.5),  # two at least; of two the quicker, for the other may have waited for memory
+        ([9.0, *20 * [0.01]], 0.01),  # twenty at most
+    ],
+)
+def test_a_step_takes_the_median_of_some(monkeypatch, times, median):
+    made: list[int] = []
+    monkeypatch.setattr(plan, "build_learner", lambda config, data: None)
+    monkeypatch.setattr(plan.time, "perf_counter", lambda: sum(times[: len(made)]))
+    data = made_of(lessons_digits())
+    found = plan.seconds_per_step(lambda learner, step: made.append(step), data, asked(lessons_digits()))
+    assert found == pytest.approx(median) and made == list(range(len(times)))
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

@@ -306,10 +306,10 @@ def test_every_number_of_what_is_chosen_for_a_poem_is_arithmetic(tmp_path, capsy
 
 
 def test_epochs_and_batches_of_a_step_count_in_what_is_chosen(tmp_path, capsys):
-    more = {"train__minutes": None, "train__epochs": 2.2, "train__accumulate": 3}
-    shown = numbers_of_the_table(tmp_path, capsys, 2_000, {2 * 64: 1.0, 4 * 64: 1.0}, **more)
-    small, large = (L * (12 * 64 * 64 + 13 * 64) + 30 * 64 + 2 * 64 for L in (2, 4))
-    steps = round(2.2 * 81_000 / (3 * 16 * 64))
-    each = [f"{steps * 3 * 16 * 64 / parameters:.2g}" for parameters in (small, large)]
-    assert each == ["1.7", "0.88"]
-    assert shown["model.n_layer"] == ["2", f"{small:,}", each[0], f"{large:,}", each[1]]
+    more = {"train__minutes": None, "train__epochs": 2.6, "train__accumulate": 3}
+    shown = numbers_of_the_table(tmp_path, capsys, 2_000, {2 * 64: 1.0, 4 * 64: 1.0, 4 * 96: 1.0}, **more)
+    sizes = [4 * (12 * C * C + 13 * C) + 30 * C + 2 * C for C in (64, 96)]
+    read_ = round(2.6 * 81_000 / (3 * 16 * 64)) * 3 * 16 * 64  # tokens
+    each = [f"{read_ / parameters:.2g}" for parameters in sizes]
+    assert each == ["1", "0.47"]  # the largest network that reads a token for each parameter
+    assert shown["model.n_layer"] == ["4", f"{sizes[0]:,}", each[0], f"{sizes[1]:,}", each[1]]
