@@ -68,9 +68,8 @@ def for_shell(name: object) -> str:
 
 def escaped(c: str) -> str:
     """A character between $' and '. A space is escaped because `one_line` would make one of two."""
-    if c in "\\'":
-        return f"\\{c}"
-    return c if c.isprintable() and c != " " else "".join(f"\\x{byte:02x}" for byte in os.fsencode(c))
+    plain = c.isprintable() and c not in " '\\"
+    return c if plain else "".join(f"\\x{byte:02x}" for byte in os.fsencode(c))
 
 
 class OneLineParser(argparse.ArgumentParser):
