@@ -1,6 +1,10 @@
 """The command line of train.py: config files, then overrides, become one checked description of a run."""
 
+import difflib
+import re
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,12 +12,12 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, CliToggleFlag, SettingsConfigDict, SettingsError
 
 from configs.errors import OneLineParser, UserError, did_you_mean
-from configs.schema import DURATIONS, Config, DataConfig, GPTConfig, LogConfig, OptimConfig, TrainConfig
+from configs.schema import DURATIONS, Clash, Config, DataConfig, GPTConfig, LogConfig, OptimConfig, TrainConfig
 from configs.words import take_texts
 
 USAGE = "python train.py CONFIG... [--section.key VALUE]... [--run NAME] [--resume | --overwrite] [--dry-run]"
 EXAMPLE = "for example: python train.py configs/python.toml --train.minutes 5 --optim.lr 1e-3"
-CLI = "command line"
+CLI, DEFAULT = "command line", "the default"
 LARGEST_FILE, MOST_DOTS = 2**18, 256  # bytes of one config, and dots in a line of it
 SHOWN = 200  # characters of a value that is wrong
 TABLES = {"model": GPTConfig, "data": DataConfig, "optim": OptimConfig, "train": TrainConfig, "log": LogConfig}
@@ -93,14 +97,22 @@ def read(file: str) -> dict[str, Any]:
                 raise UserError(f"{file}: line {number} has more than {MOST_DOTS} dots; break it up")
         return flatten(tomllib.loads(content.decode()))
     except FileNotFoundError as error:
-        known = sorted(str(p) for p in Path("configs").glob("*.toml"))
-        raise UserError(f"there is no config {file}{did_you_mean(file, known)}") from error
+        raise UserError(f"config not found: {file}{known_configs(file)}") from error
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from error
     except ValueError as error:  # tomllib's and UTF-8's mistakes are both of this kind
         raise UserError(f"{file} is not TOML: {error}") from error
     except RecursionError as error:
         raise UserError(f"{file} is nested too deeply to be a config") from error
+
+
+def known_configs(file: str) -> str:
+    """ "; did you mean X?" for a config with nearly this name, else "; available: ..." with all in configs/."""
+    known = {path.stem: str(path) for path in sorted(Path("configs").glob("*.toml"))}
+    near = difflib.get_close_matches(Path(file).stem, known, n=1)
+    if near:
+        return f"; did you mean {known[near[0]]}?"
+    return f"; available: {', '.join(known.values())}" if known else ""
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -143,18 +155,18 @@ def merge(sources: list[tuple[str, dict[str, Any]]]) -> tuple[dict[str, Any], di
 def check(settings: dict[str, Any], origins: dict[str, str]) -> Config:
     """The config that these settings make. Raises UserError for the first of them that is wrong."""
     try:
-        return Config.model_validate(unflatten(settings))
+        with located(origins):
+            return Config.model_validate(unflatten(settings))
     except ValidationError as error:
         raise UserError(explain(sorted(error.errors(), key=lambda e: e["type"] == "missing")[0], origins)) from error
 
 
 def explain(error: Any, origins: dict[str, str]) -> str:
-    """One line for one of pydantic's errors: file, key, what was expected, what was found."""
+    """One line for one of pydantic's errors: where it was given, key, what was expected, what was found."""
     path = [str(part) for part in error["loc"] if part not in ("mlp", "gpt", "auto", "literal['auto']")]
     name = ".".join(path)
-    inside = [origin for key, origin in origins.items() if f"{key}.".startswith(f"{name}.") or not name]
-    around = [origin for key, origin in origins.items() if name.startswith(f"{key}.")]
-    where = (inside or around or ["config"])[-1]
+    cause = error.get("ctx", {}).get("error")
+    names = [".".join([*path, inner]) for inner in cause.names] if isinstance(cause, Clash) else [name]
     message = error["msg"].removeprefix("Value error, ")
     kind = 'model.kind must be "mlp", "gpt" or "auto"'
     answers = {
@@ -165,7 +177,42 @@ def explain(error: Any, origins: dict[str, str]) -> str:
         "value_error": message,
     }
     otherwise = f"{name}: {message[0].lower()}{message[1:]}, got {shown(error['input'])}"
-    return f"{where}: {answers.get(error['type'], otherwise)}"
+    return f"{places(names, origins)}: {answers.get(error['type'], otherwise)}"
+
+
+def places(names: list[str], origins: dict[str, str]) -> str:
+    """Where these settings were given: `a.toml`, or `command line (model.n_embd) and the default (model.n_head)`.
+
+    If none of them was given anywhere, what is wrong is in the files as a whole.
+    """
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(place(name, origins) or DEFAULT, []).append(name)
+    if not found.keys() - {DEFAULT}:
+        files = dict.fromkeys(origin for origin in origins.values() if origin != CLI)
+        return " and ".join(files) or (CLI if origins else "config")
+    if len(found) == 1:
+        return next(iter(found))
+    return " and ".join(f"{origin} ({', '.join(given)})" for origin, given in found.items())
+
+
+def place(name: str, origins: dict[str, str]) -> str | None:
+    """Where a setting, the last one in a table, or what a setting is an item of was given."""
+    inside = [origin for key, origin in origins.items() if f"{key}.".startswith(f"{name}.")]
+    around = [origin for key, origin in origins.items() if name.startswith(f"{key}.")]
+    return (inside or around or [None])[-1]
+
+
+@contextmanager
+def located(origins: dict[str, str]) -> Iterator[None]:
+    """Put before a message that begins with a setting's name where that was given: `a.toml: data.path: ...`."""
+    try:
+        yield
+    except UserError as error:
+        name = re.match(r"[a-z_.]*", str(error))[0]
+        if name in origins:
+            error.args = (f"{origins[name]}: {error}",)
+        raise
 
 
 def shown(value: Any) -> str:

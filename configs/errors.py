@@ -72,6 +72,16 @@ def escaped(c: str) -> str:
     return c if plain else "".join(f"\\x{byte:02x}" for byte in os.fsencode(c))
 
 
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """The message of a mistake begins with what it is in: an option or a setting."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (f"{what}: {error}",)
+        raise
+
+
 class OneLineParser(argparse.ArgumentParser):
     """argparse, with its mistakes answered in one line that names the option that was probably meant."""
 

@@ -38,6 +38,14 @@ Name = Annotated[str, PlainValidator(name)]
 Words = Annotated[list[Name], BeforeValidator(listed)]
 
 
+class Clash(ValueError):
+    """Settings that don't go together; `names` are theirs, dotted, as the table that finds the clash knows them."""
+
+    def __init__(self, message: str, *names: str) -> None:
+        super().__init__(message)
+        self.names = names
+
+
 class Settings(BaseModel):
     """A frozen table of settings: unknown names, NaN, and numbers written as text or booleans are refused."""
 
@@ -113,14 +121,7 @@ class GPTConfig(TransformerSettings):
 
     @model_validator(mode="after")
     def heads_divide_the_width(self) -> "GPTConfig":
-        if self.n_embd % self.n_head:
-            raise ValueError(f"n_embd={self.n_embd} does not divide into n_head={self.n_head} heads")
-        if self.position == "sinusoidal" and self.n_embd % 2:
-            raise ValueError(f"sinusoidal positions come in pairs: n_embd={self.n_embd} must be even")
-        if self.position == "rotary" and (self.n_embd // self.n_head) % 2:
-            raise ValueError(
-                f"rotary positions turn pairs: n_embd / n_head = {self.n_embd // self.n_head} must be even"
-            )
+        require_divisible(self.n_embd, self.n_head, self.position)
         return self
 
 
@@ -133,6 +134,23 @@ class AutoConfig(TransformerSettings):
     n_head: Width | None = None
     n_embd: Width | None = None
     context_length: Length | None = None
+
+    @model_validator(mode="after")
+    def heads_divide_the_width(self) -> "AutoConfig":
+        if self.n_embd is not None:
+            require_divisible(self.n_embd, self.n_head or 1, self.position)
+        return self
+
+
+def require_divisible(n_embd: int, n_head: int, position: str) -> None:
+    """Raises Clash unless the heads share the width evenly, in pairs where positions need pairs."""
+    if n_embd % n_head:
+        raise Clash(f"n_embd={n_embd} does not divide into n_head={n_head} heads", "n_embd", "n_head")
+    if position == "sinusoidal" and n_embd % 2:
+        raise Clash(f"sinusoidal positions come in pairs: n_embd={n_embd} must be even", "n_embd", "position")
+    if position == "rotary" and (n_embd // n_head) % 2:
+        each = f"n_embd / n_head = {n_embd // n_head} must be even"
+        raise Clash(f"rotary positions turn pairs: {each}", "n_embd", "n_head", "position")
 
 
 ModelConfig = Annotated[MLPConfig | GPTConfig | AutoConfig, Field(discriminator="kind")]
@@ -251,11 +269,12 @@ class Config(Settings):
         given = [name for name in DURATIONS if getattr(self.train, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
-            raise ValueError(f"[train] needs exactly one of steps, epochs and minutes, found {found}")
+            rule = "[train] needs exactly one of steps, epochs and minutes"
+            raise Clash(f"{rule}, found {found}", *(f"train.{name}" for name in given))
         if self.model is None and self.train.start is None:
-            raise ValueError("[model] is missing: say which network, or with train.start which run has it")
+            raise Clash("[model] is missing: say which network, or with train.start which run has it")
         if self.train.start is None and getattr(self.model, "lora", None):
-            raise ValueError("[model.lora] adapts a network that has learned already: say with train.start which")
+            raise Clash("[model.lora] adapts a trained network: say with train.start which", "model.lora")
         return self
 
 

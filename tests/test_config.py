@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from configs.command import CLI, EXAMPLE, SETTINGS, check, explain, flatten, parse, read, shown, unflatten
+from configs.command import CLI, EXAMPLE, SETTINGS, check, explain, flatten, located, parse, read, shown, unflatten
 from configs.errors import UserError
 from configs.schema import DURATIONS, AutoConfig, Config, GPTConfig, LoRAConfig, MLPConfig
 
@@ -328,15 +328,23 @@ def test_a_file_is_read_up_to_256_kb_and_256_dots_in_a_line(tmp_path):
         read(str(tmp_path))
 
 
-def test_a_config_that_is_not_there_is_answered_with_the_nearest(workplace):
+def test_a_config_that_is_not_there_is_answered_with_the_nearest_or_with_all(workplace):
     (workplace / "configs").mkdir()
     (workplace / "configs/mnist.toml").write_text("")
     (workplace / "configs/mnist.txt").write_text("")
-    with pytest.raises(
-        UserError, match=r"^there is no config configs/mnits\.toml; did you mean configs/mnist\.toml\?$"
-    ):
-        read("configs/mnits.toml")
-    with pytest.raises(UserError, match=r"^there is no config elsewhere$"):
+    (workplace / "configs/python.toml").write_text("")
+    for name in ("configs/mnits.toml", "mnits.toml", "mnist"):
+        with pytest.raises(UserError) as caught:
+            read(name)
+        assert str(caught.value) == f"config not found: {name}; did you mean configs/mnist.toml?"
+    for name in ("nothing.toml", "configs/nothing.toml", "elsewhere"):  # a folder in common is no likeness
+        with pytest.raises(UserError) as caught:
+            read(name)
+        assert str(caught.value) == f"config not found: {name}; available: configs/mnist.toml, configs/python.toml"
+
+
+def test_where_there_are_no_configs_a_missing_one_is_only_named(workplace):
+    with pytest.raises(UserError, match=r"^config not found: elsewhere$"):
         read("elsewhere")
 
 
@@ -358,7 +366,7 @@ def test_a_mistake_is_looked_for_where_the_setting_was_given_last():
         "three.toml: optim.lr: input should be a valid number, got 'x'"
     )
     assert refusal(TEXT | {"train.steps": 3.5, "train.seeds": 1}, {"train.steps": "two.toml"}).startswith("two.toml: ")
-    assert refusal({"train.start": "b", "train.steps": 3}, {"train.steps": "two.toml"}) == "config: data is missing"
+    assert refusal({"train.start": "b", "train.steps": 3}, {"train.steps": "two.toml"}) == "two.toml: data is missing"
     assert refusal({"model": 3, **TEXT} | {"model.kind": "gpt"}).startswith("model.kind: model is a value")
     table = {"data.path": ["a"], "train.steps": 3, "optim.betas": [0.9, 2.0]}
     assert refusal(table | {"train.start": "b"}, {"optim.betas": "four.toml"}).startswith("four.toml: optim.betas.1: ")
@@ -380,10 +388,86 @@ def test_a_value_is_shown_as_far_as_it_fits():
     assert shown(deep) == "what can't be shown"
 
 
-def test_an_error_of_the_whole_config_has_the_last_file_for_its_place():
+def test_an_error_of_the_whole_config_has_all_files_for_its_place():
     error = {"loc": (), "type": "value_error", "msg": "Value error, no", "input": {}}
-    assert explain(error, {"train.steps": "one.toml", "model.kind": "two.toml"}) == "two.toml: no"
+    origins = {"train.steps": "one.toml", "model.kind": "two.toml", "train.seed": CLI, "data.path": "one.toml"}
+    assert explain(error, origins) == "one.toml and two.toml: no"
+    assert explain(error, {"train.steps": CLI}) == f"{CLI}: no"
     assert explain(error, {}) == "config: no"
+
+
+GPT, LENGTH = "model.kind = 'gpt'", "train.steps = 3"
+CLASHES = {  # lines of one.toml, of two.toml, words, and how the answer begins
+    "width on the command line": (
+        ["model.n_head = 4"], [], ["--model.n_embd", "130"],
+        "command line (model.n_embd) and one.toml (model.n_head): n_embd=130 does not divide into n_head=4 heads",
+    ),
+    "width against the default": (
+        [], [], ["--model.n_embd=130"],
+        "command line (model.n_embd) and the default (model.n_head): n_embd=130 does not divide into n_head=12 heads",
+    ),
+    "both in a file": (["model.n_head = 4", "model.n_embd = 130"], [], ["--train.seed", "1"], "one.toml: n_embd=130 "),
+    "in two files": (
+        ["model.n_head = 4"], ["model.n_embd = 130"], [],
+        "two.toml (model.n_embd) and one.toml (model.n_head): n_embd=130 ",
+    ),
+    "both on the command line": ([], [], ["--model.n_embd=130", "--model.n_head=4"], "command line: n_embd=130 "),
+    "waves of an odd width": (
+        ["model.n_head = 1", "model.n_embd = 9"], [], ["--model.position", "sinusoidal"],
+        "one.toml (model.n_embd) and command line (model.position): sinusoidal ",
+    ),
+    "rotary with odd heads": (
+        ["model.position = 'rotary'", "model.n_embd = 12"], ["model.n_head = 4"], [],
+        "one.toml (model.n_embd, model.position) and two.toml (model.n_head): rotary ",
+    ),
+    "automatic sizes": (
+        ["model.n_head = 4"], ["model.kind = 'auto'"], ["--model.n_embd", "130"],
+        "command line (model.n_embd) and one.toml (model.n_head): n_embd=130 ",
+    ),
+    "two lengths": ([], [], ["--train.steps", "3", "--train.minutes", "1"], "command line: [train] needs exactly one "),
+    "two lengths in a file": ([], ["train.steps = 3", "train.epochs = 1"], ["--train.seed=1"], "two.toml: [train] "),
+    "adapters of nothing": ([], ["model.lora.rank = 4"], ["--train.seed=1"], "two.toml: [model.lora] adapts "),
+    "a value and a table": (["log = 3"], [], ["--log.every", "3"], "command line: log.every: log is a value and "),
+    "a wrong value": (["optim.lr = 1.0"], [], ["--optim.lr", "x"], "command line: optim.lr: "),
+    "a wrong item of a list": (["optim.betas = [0.1, 2.0]"], [], ["--train.seed=1"], "one.toml: optim.betas.1: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("clash", CLASHES)
+def test_a_clash_of_settings_names_where_each_was_given(workplace, clash):
+    one, two, words, answer = CLASHES[clash]
+    files = write(workplace, one="\n".join([GPT, "data.path = 'a.txt'", LENGTH, *one]), two="\n".join(two))
+    with pytest.raises(UserError) as caught:
+        parse([*files, *words])
+    assert str(caught.value).startswith(answer)
+
+
+def test_what_no_file_says_is_missing_in_the_files_and_not_on_the_command_line(workplace):
+    files = write(workplace, one="data.path = 'a.txt'", two=GPT, three="data.path = 'a.txt'\n" + LENGTH)
+    for names, answer in (
+        (
+            files[:2],
+            "one.toml and two.toml: [train] needs exactly one of steps, epochs and minutes, found none of them",
+        ),
+        (files[1:2], "two.toml: data is missing"),
+        (files[2:], "three.toml: [model] is missing"),
+    ):
+        with pytest.raises(UserError) as caught:
+            parse([*names, "--train.seed", "3"])
+        assert str(caught.value).startswith(answer)
+
+
+def test_a_mistake_found_later_says_where_its_setting_was_given():
+    origins = {"data.path": "one.toml", "train.device": CLI}
+    for message, answer in (
+        ("data.path: x is empty", "one.toml: data.path: x is empty"),
+        ("train.device=x is none", "command line: train.device=x is none"),
+        ("data.tokenizer=x is none", "data.tokenizer=x is none"),
+        ("x: data.path", "x: data.path"),
+    ):
+        with pytest.raises(UserError) as caught, located(origins):
+            raise UserError(message, 7)
+        assert (str(caught.value), caught.value.exit_code) == (answer, 7)
 
 
 def test_every_setting_has_a_default_that_the_bounds_allow():

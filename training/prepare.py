@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from configs.command import Command, check
-from configs.errors import UserError
+from configs.command import Command, check, located
+from configs.errors import UserError, about
 from configs.schema import Config, DataConfig, MLPConfig
 from data.dataset import Dataset
 from data.find import NAMES, find_files
@@ -58,10 +58,13 @@ def lead(command: Command, time_step: Callable[[Dataset, Config], float], world:
     if command.resume and (folder / "run.json").exists():
         from training.resume import begun_before, go_on
 
+        record = read_record(folder)
         if checkpoint.step_folders(folder / "checkpoints"):
-            return go_on(command, folder, world)
-        command = begun_before(command, read_record(folder))
-    return begin(command, folder, time_step, world)
+            with located(dict.fromkeys(record.origins, f"{folder}/run.json") | command.origins):
+                return go_on(command, folder, world)
+        command = begun_before(command, record)
+    with located(command.origins):
+        return begin(command, folder, time_step, world)
 
 
 def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config], float], world: World) -> Job | None:
@@ -73,7 +76,8 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
         from training.adapt import fitted, with_base
         from training.start import find_base
 
-        base = find_base(wanted.train.start)
+        with about("train.start"):
+            base = find_base(wanted.train.start)
         wanted = with_base(wanted, base)
     if command.overwrite:
         require_inputs_elsewhere(folder, wanted.data, base.folder if base else None)

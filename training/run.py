@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from configs.command import Command, parse
-from configs.errors import INTERRUPTED, UserError, reason
+from configs.errors import INTERRUPTED, UserError, about, reason
 from configs.files import Damaged, append, lines_of, lock, open_lock, refuse_newer, small, write_whole
 from configs.schema import Config, Name, Settings
 
@@ -146,7 +146,7 @@ def run_folder(name: str) -> Path:
     """A plain name is a folder under runs/; anything with a separator is a path. Raises UserError."""
     longest = max(map(len, os.fsencode(name).split(os.sep.encode())))
     if "\0" in name or not name.strip() or longest > LONGEST_NAME or name in (".", ".."):
-        raise UserError(f"--run: {name!r} cannot name a folder")
+        raise UserError(f"{name!r} cannot name a folder")
     require_utf8(name)
     if os.path.basename(name) == name:
         return RUNS / name
@@ -165,7 +165,8 @@ def require_utf8(name: str) -> None:
 def understand(arguments: list[str]) -> Command:
     """train.py's command line, checked as far as that goes without torch. Raises UserError."""
     command = parse(arguments)
-    folder = run_folder(command.run)
+    with about("--run"):
+        folder = run_folder(command.run)
     claim(folder, command.resume, command.overwrite or command.dry_run)
     if "data.path" not in command.settings:  # no config was given, so there must be a run
         read_record(folder)

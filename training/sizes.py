@@ -195,16 +195,17 @@ def try_size(
 
 
 def fitted(size: Size, settings: dict[str, Any], counts: dict[str, int]) -> dict[str, Any]:
-    """The sizes by name: heads that divide the width, evenly if it is even; windows that fit into both splits; batches
-    that are only a part of the text. What the user has set is left out.
+    """The sizes by name: a width that the heads divide, evenly unless it is odd; windows that fit into both splits;
+    batches that are only a part of the text. What the user has set is left out.
     """
-    width = settings.get("model.n_embd", size.n_embd)
+    pair = 2 * settings.get("model.n_head", 1)
+    width = settings.get("model.n_embd", -(-size.n_embd // pair) * pair)
     pairs = width if width % 2 else width // 2
     window = max(2, min(size.context_length, 2 ** int(math.log2(max(4, min(counts.values())) / 2))))
     sizes = {
         "model.n_layer": size.n_layer,
         "model.n_head": max(heads for heads in range(1, size.n_head + 1) if pairs % heads == 0),
-        "model.n_embd": size.n_embd,
+        "model.n_embd": width,
         "model.context_length": window,
         "train.batch_size": min(size.batch_size, max(4, counts["train"] // window // STEPS_IN_A_PASS)),
     }
