@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import ConfigDict, Field
-from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.errors import UserError, reason
@@ -22,7 +21,7 @@ from data.byte_level import from_tokenizer_json, from_vocab_and_merges, to_token
 from data.tokenizer import Tokenizer
 from model.gpt2 import GPT2Config, from_gpt2, full_name, gpt2_config, gpt2_shapes, to_gpt2
 from model.neox import neox_config, to_neox
-from training.tensorfile import open_tensors
+from training.tensorfile import open_tensors, write_tensors
 
 HUB = "openai-community"  # where OpenAI's own weights are
 PATIENCE = 10  # seconds until a server that doesn't answer counts as none
@@ -153,8 +152,7 @@ def write_network(folder: Path, config: GPTConfig, tokenizer: Tokenizer, weights
     if isinstance(tokenizer, BPETokenizer):
         files["tokenizer.json"] = understood(folder / "tokenizer.json", lambda: to_tokenizer_json(tokenizer))
         files["tokenizer_config.json"] = to_tokenizer_config(config.context_length)
-    save_file(rename(weights, config), folder / SINGLE, metadata={"format": "pt"})
-    (folder / SINGLE).chmod(0o644)
+    write_tensors(folder / SINGLE, rename(weights, config))
     for name, content in files.items():
         write_whole(folder / name, json.dumps(content, indent=1) + "\n")
 

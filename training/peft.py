@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.errors import UserError
@@ -12,7 +11,7 @@ from configs.schema import GPTConfig
 from model.peft import peft_config, to_peft
 from training.base import WEIGHTS, base_folder
 from training.restore import Restored
-from training.tensorfile import read_tensors
+from training.tensorfile import read_tensors, write_tensors
 
 
 def write_peft(folder: Path, restored: Restored, base: str) -> None:
@@ -22,7 +21,7 @@ def write_peft(folder: Path, restored: Restored, base: str) -> None:
     """
     config = require_adapters(restored)
     adapters = read_tensors(restored.checkpoint.folder / WEIGHTS, None)
-    save_file(to_peft(adapters, config), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    write_tensors(folder / "adapter_model.safetensors", to_peft(adapters, config))
     assert config.lora is not None
     write_whole(folder / "adapter_config.json", json.dumps(peft_config(config.lora, base), indent=1) + "\n")
 

@@ -1,6 +1,5 @@
 """A run in eight bits: a folder of its own, a quarter of the size, that sample.py reads like any other."""
 
-import shutil
 from pathlib import Path
 
 from configs.errors import UserError
@@ -24,7 +23,8 @@ def save_quantized(restored: Restored, folder: Path) -> Path:
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} isn't empty and is left alone; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(restored.folder / "tokenizer.json", folder / "tokenizer.json")  # whose hash the checkpoint names
+    tokenizer = (restored.folder / "tokenizer.json").read_bytes()  # whose hash the checkpoint names
+    write_whole(folder / "tokenizer.json", tokenizer)
     state = State(step=restored.checkpoint.state.step, log_bytes=0, quantized=True)
     saved = checkpoint.save(folder / "checkpoints", state, quantize(restored.model), [])
     resolved = restored.record.resolved.model_copy(update={"model": restored.model_config})

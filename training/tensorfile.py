@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from configs.errors import UserError
 from configs.files import Damaged, require_file
 
 LARGEST_HEADER = 4 * 2**20  # bytes; a hostile header of 19 MB takes 8 s to parse
@@ -40,3 +42,12 @@ def open_tensors(file: Path) -> Iterator[Any]:
             yield tensors
     except (OSError, SafetensorError) as error:
         raise Damaged(file.parent, f"{file.name}: {error}") from error
+
+
+def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file, marked as PyTorch's, that everyone may read. Raises UserError if the disk refuses."""
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise UserError(f"{file.name} cannot be written: {error}", 1) from error
+    file.chmod(0o644)
