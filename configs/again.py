@@ -38,7 +38,7 @@ def line(*words: str, options: dict[str, Any], run: object) -> str:
 def readable(origins: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The configs among the origins of settings that are still there, with their content."""
     for file in dict.fromkeys(origins.values()):
-        if file != CLI:
+        if file != CLI and os.path.isfile(file):
             try:
                 yield file, read(file)
             except UserError:

@@ -151,7 +151,7 @@ def test_writing_again_replaces_the_folder_and_what_was_left_of_an_attempt(tmp_p
         assert manifest.read_manifest(folder).sha256 == {"text": sha256(folder / "text")}
     for file in folder.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o644
-    assert (folder / "manifest.json").read_text().startswith('{\n "sha256": {\n') and "null" not in (
+    assert (folder / "manifest.json").read_text().startswith('{\n "format": 1,\n "sha256": {\n') and "null" not in (
         folder / "manifest.json"
     ).read_text()
 

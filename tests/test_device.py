@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch._inductor.config
 
+from configs.errors import UserError
+from configs.schema import TrainConfig
 from training import compiled
-from training.device import choose_compile, choose_dtype, seed_dropout
+from training.device import choose_compile, choose_dtype, memory_explained, seed_dropout
 
 
 @pytest.mark.parametrize(
@@ -76,3 +78,18 @@ def test_compiled_code_is_kept_where_no_one_else_can_write(without_compiler):
     compiled.compiled(torch.nn.Linear(1, 1))
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(without_compiler)
     assert stat.S_IMODE(without_compiler.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    ("sizes", "less"), [((32, 1), (16, 2)), ((9, 1), (3, 3)), ((7, 2), (1, 14)), ((15, 4), (5, 12)), ((2, 3), (1, 6))]
+)
+def test_what_a_lack_of_memory_is_answered_with_makes_the_same_steps(sizes, less):
+    train = TrainConfig(steps=1, batch_size=sizes[0], accumulate=sizes[1])
+    with pytest.raises(UserError, match=f"batch_size {less[0]} --train.accumulate {less[1]}$"), memory_explained(train):
+        raise torch.OutOfMemoryError
+    assert sizes[0] * sizes[1] == less[0] * less[1] and less[1] % sizes[1] == 0  # processes can still share it
+
+
+def test_single_examples_that_do_not_fit_need_a_smaller_network():
+    with pytest.raises(UserError, match="smaller model"), memory_explained(TrainConfig(steps=1, batch_size=1)):
+        raise MemoryError
