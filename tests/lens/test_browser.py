@@ -137,9 +137,10 @@ def when(page: "Page", true: str) -> None:
     raise AssertionError(f"never true: {true}")
 
 
-def ready(page: "Page") -> None:
-    """All heads and the logit lens have come."""
-    when(page, "page.attention.layers.size === 2 && document.querySelectorAll('.lens td').length > 0")
+def ready(page: "Page", layers: int = 2) -> None:
+    """All heads, the logit lens and the neighbours have come."""
+    there = "document.querySelectorAll('.lens td').length > 0 && !document.querySelector('.stale')"
+    when(page, f"page.attention.layers.size === {layers} && {there}")
 
 
 def test_the_sliders_draw_from_the_distribution_that_sampling_draws_from(open_page, text_address):
@@ -268,7 +269,7 @@ def test_what_is_typed_while_a_token_is_drawn_is_what_stays(open_page, text_addr
     page.evaluate(
         """() => { const swift = window.fetch;
             window.fetch = async (...asked) => {
-                await new Promise((answered) => setTimeout(answered, 300));
+                await new Promise((answered) => setTimeout(answered, 1500));
                 return swift(...asked);
             }; }"""
     )
@@ -490,6 +491,18 @@ def test_a_checkpoint_that_cannot_be_read_dims_what_belongs_to_another(open_page
     page.evaluate("reconnect()")
     page.locator("#training input").fill("0")
     when(page, f"{STALE}.length === 0 && page.state.network !== null")
+
+
+def test_a_first_prompt_with_carriage_returns_is_gone_on_from(open_page):
+    for address in served(text_answers("a\r\nb")):
+        page = open_page(address)
+        ready(page)
+        assert page.evaluate("page.state.tokens") == list(b"a\r\nb")
+        page.locator("#next .bars button").first.click()
+        when(page, "page.state.tokens.length === 5")
+        page.keyboard.press("Control+z")
+        when(page, "page.state.tokens.length === 4")
+        ready(page)  # nothing is asked of a server that is gone
 
 
 def text_is(page: "Page", text: str) -> None:
@@ -1219,7 +1232,9 @@ def test_the_head_of_the_page_says_the_networks_sizes(open_page, text_address, d
     depth, rest = "A transformer of # layers with # heads each", "; vectors of # numbers, # tokens, # of them in view; "
     reads(page.locator("#facts").text_content(), f"{depth}{rest}# parameters.", *sizes)
     for address in served(text_answers("ab", n_layer=3, n_head=4)):  # the other has as many layers as heads
-        reads(open_page(address).locator("#facts").text_content().partition(";")[0], depth, 3, 4)
+        page = open_page(address)
+        reads(page.locator("#facts").text_content().partition(";")[0], depth, 3, 4)
+        ready(page, layers=3)
     digits = open_page(digit_address)
     assert digits.locator("#facts").text_content() == "A network of 784-16-16-10 neurons; 13,002 parameters."
     assert digits.locator("h1").text_content() == "digits"
