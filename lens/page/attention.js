@@ -192,6 +192,7 @@ export function attentionCard(network, report) {
     /** Another text: the layer that is looked at comes first. */
     async show(asked) {
       text = asked;
+      failed = false;
       layers.clear();
       forget();
       const T = asked.names.length;

@@ -97,8 +97,9 @@ export async function textPage(network, root, report) {
       report(null);
       if (step && state.tokens.length) past.push({ tokens: state.tokens, position: state.position });
       Object.assign(state, { tokens, start: answer.start, position: answer.position, bits: null, typed: text !== null });
-      if (text === null) area.value = written = answer.text;
-      state.text = text ?? area.value;
+      if (text === null) area.value = answer.text;
+      state.text = area.value; // as the field has it: it makes every line end a \n
+      if (text === null) written = state.text;
       bars.undoable(past.length);
       drawChips();
       showBars(answer);
@@ -178,7 +179,12 @@ export async function textPage(network, root, report) {
 
   const page = { attention, bars, show, state }; // for tests, and for the curious at the console
   window.page = page;
-  if (live) await typed(area.value = written = network.prompt);
-  else await show(network.tokens);
+  if (live) {
+    area.value = network.prompt;
+    written = area.value;
+    await typed(network.prompt);
+  } else {
+    await show(network.tokens);
+  }
   state.typed = false; // what is typed next is a change of its own
 }
