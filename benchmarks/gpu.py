@@ -154,7 +154,7 @@ def time_to_loss_row(device: str, sizes: Sizes) -> Row:
     fetch(SHAKESPEARE)
     options = ["--train.device", device, "--train.compile", "off"]
     if sizes is TRIAL:
-        options += ["--train.steps", str(time_to_loss.TURNS)]
+        options += ["--train.steps", str(time_to_loss.TURNS), "--data.val_fraction", "0.005"]
     return time_to_loss.race(0, *options)
 
 

@@ -74,7 +74,7 @@ def test_L100_fine_tuning_teaches_the_new_text(tune):
 def test_L100_fine_tuning_leaves_the_base_as_it_was(base, tune):
     """Life of a model: many networks can be fine-tuned from one, for not a byte of it changes."""
     before = {file: sha256(file) for file in base.rglob("*") if file.is_file()}
-    tune(steps=70)
+    tune(steps=5)
     assert {file: sha256(file) for file in base.rglob("*") if file.is_file()} == before
 
 
