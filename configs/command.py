@@ -209,7 +209,7 @@ def located(origins: dict[str, str]) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        name = re.match(r"[a-z_.]*", str(error))[0]
+        name = re.match(r"[a-z0-9_.]*", str(error))[0]
         if name in origins:
             error.args = (f"{origins[name]}: {error}",)
         raise

@@ -458,11 +458,12 @@ def test_what_no_file_says_is_missing_in_the_files_and_not_on_the_command_line(w
 
 
 def test_a_mistake_found_later_says_where_its_setting_was_given():
-    origins = {"data.path": "one.toml", "train.device": CLI}
+    origins = {"data.path": "one.toml", "train.device": CLI, "optim.l1": "one.toml"}
     for message, answer in (
         ("data.path: x is empty", "one.toml: data.path: x is empty"),
         ("train.device=x is none", "command line: train.device=x is none"),
         ("data.tokenizer=x is none", "data.tokenizer=x is none"),
+        ("optim.l1=3 is much", "one.toml: optim.l1=3 is much"),
         ("x: data.path", "x: data.path"),
     ):
         with pytest.raises(UserError) as caught, located(origins):

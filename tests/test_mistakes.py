@@ -74,10 +74,11 @@ OPTIONS = {
     "run with a NUL": (["--run", "a\0b"], ["--run"]),
     "a name too long": (["--run", "x" * 300], ["--run"]),
     "two names": (["--run", ".."], ["--run"]),
-    "a device that isn't there": (["--train.device", "cuda:99"], ["train.device", "cuda:99"]),
-    "a base that isn't there": (["--train.start", "nowhere"], ["nowhere"]),
+    "a device that isn't there": (["--train.device", "cuda:99"], ["command line: train.device: ", "cuda:99"]),
+    "a base that isn't there": (["--train.start", "nowhere"], ["command line: train.start: ", "nowhere"]),
+    "a base that can't be": (["--train.start", ".."], ["command line: train.start: '..' "]),
     "a network larger than the machine": (["--model.n_embd", "65536", "--model.n_layer", "100"], ["GB", "n_embd"]),
-    "another vocabulary": (["--model.vocab_size", "99"], ["model.vocab_size=99", "leave it out"]),
+    "another vocabulary": (["--model.vocab_size", "99"], ["command line: model.vocab_size=99", "leave it out"]),
 }
 
 
