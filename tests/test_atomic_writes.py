@@ -42,7 +42,6 @@ from training import base, checkpoint, huggingface, manifest, tensorfile
 from training.report import draw_curves
 from training.run import WRITTEN, Run, read_log
 
-
 network = cache(trained)  # once and not in a fork, where autograd would wait for threads that are not there
 
 
