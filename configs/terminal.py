@@ -5,6 +5,7 @@ Nothing here needs torch.
 
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -20,6 +21,11 @@ class Lasting:
         with suppress(OSError, ValueError):  # ValueError: the stream is closed
             self.stream.write(text)
         return len(text)
+
+    def writelines(self, texts: Iterable[str]) -> None:
+        """Write the texts, or drop them."""
+        for text in texts:
+            self.write(text)
 
     def flush(self) -> None:
         """Write what is still in memory, or drop it. Python calls this at exit; code 120 is how it reports an error."""

@@ -145,6 +145,78 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path, tiny, seco
     assert fingerprint(tmp_path / "runs/cut") == fingerprint(tmp_path / "runs/uncut")
 
 
+def die(module: object, name: str, where: str, step: int) -> Callable[[], None]:
+    """Let a process be killed at a step, before or after a function of that name, or at its second half."""
+
+    def plant() -> None:
+        function = getattr(module, name)
+
+        def deadly(*args: object, **named: object) -> object:
+            now = (
+                f"step {step}\n" in str(args) or step in args or step in named.values() or f"step={step} " in str(args)
+            )
+            if now and where == "in":  # half of the text is written
+                function(*args[:2], str(args[2])[: len(str(args[2])) // 2])
+            if now and where != "after":
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = function(*args, **named)
+            if now:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(module, name, deadly)
+
+    return plant
+
+
+DEATHS = {
+    "before the checkpoint": (checkpoint, "save", "before", 8),
+    "between checkpoint and evaluation": (checkpoint, "save", "after", 8),
+    "between evaluation and best": (checkpoint, "set_best", "before", 8),
+    "between best and sample": (checkpoint, "set_best", "after", 8),
+    "in the middle of a sample": (Run, "add", "in", 8),
+    "after a sample": (Run, "add", "after", 8),
+    "after a line of the log": (Run, "log", "after", 9),
+    "in the first sample, before any step": (Run, "add", "in", 0),
+}
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_samples_and_log_of_a_run_that_was_killed_are_those_of_the_run_uncut(tmp_path, tiny, uncut_samples, death):
+    module, name, where, step = DEATHS[death]
+    words = [*tiny, "--run", "r", "--resume"]
+    assert training(tmp_path, words, die(module, name, where, step)).wait() == -signal.SIGKILL
+    assert training(tmp_path, words).wait() == 0
+    folder = tmp_path / "runs/r"
+    assert (folder / "samples.txt").read_bytes() == uncut_samples["samples.txt"]
+    assert (folder / "log.jsonl").read_bytes() == uncut_samples["log.jsonl"]
+    times = [json.loads(line) for line in (folder / "timing.jsonl").read_text().splitlines()]
+    assert times and all("at" in line for line in times)
+
+
+@pytest.fixture(scope="module")
+def uncut_samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of the tiny run that nothing disturbs."""
+    from tests.conftest import POEM, TINY
+
+    folder = tmp_path_factory.mktemp("uncut")
+    (folder / "poem.txt").write_text(POEM)
+    (folder / "tiny.toml").write_text(TINY)
+    assert training(folder, ["tiny.toml", "--run", "r"]).wait() == 0
+    files = fingerprint_of(folder / "runs/r")
+    assert files["samples.txt"].count(b"--- step ") == 4
+    return files
+
+
+def test_a_checkpoint_that_does_not_know_of_samples_is_still_resumed(tmp_path, tiny):
+    assert training(tmp_path, [*tiny, "--run", "r"]).wait() == 0
+    assert checkpoint.State.model_validate_json('{"step": 12, "log_bytes": 5}').samples_bytes is None
+    with Run(tmp_path / "runs/r") as run:
+        before = (tmp_path / "runs/r/samples.txt").read_bytes()
+        run.cut("samples.txt", None)
+        assert (tmp_path / "runs/r/samples.txt").read_bytes() == before
+
+
 def test_a_replacement_that_was_cut_off_is_finished(tmp_path):
     folder = saved(tmp_path, 5)
     before = fingerprint_of(folder)
@@ -156,7 +228,7 @@ def test_a_replacement_that_was_cut_off_is_finished(tmp_path):
 
 def fingerprint_of(folder: Path) -> dict[str, bytes]:
     """Every byte."""
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
 @pytest.mark.parametrize("poison", ["batch", "gradient"])

