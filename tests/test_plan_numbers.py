@@ -639,6 +639,7 @@ def test_what_waits_for_its_text_is_planned_by_arithmetic_alone(machine):
     assert printed
     flops = 6 * (L * 12 * C * C + V * C) + L * 6 * (2 * T * C)
     step = flops * 16 * T / (SPEED * CPU_SHARE["float32"])
+    require(printed.splitlines()[0], [[V * C + T * C + L * (12 * C * C + 13 * C) + 2 * C]])  # 256 bytes, end-of-text
     time, *gpus = printed.splitlines()[-3:]
     require(time, [[Claim(5_000 * step, "time"), Claim(step, "step"), Claim(CPU_SHARE["float32"], "%")]])
     require("\n".join(gpus), on_gpus(flops * 16 * T * 5_000, 1))
