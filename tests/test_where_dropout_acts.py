@@ -269,7 +269,7 @@ def test_digits_are_read_without_dropout_too(shell, workplace, monkeypatch):
     assert len(calls) == 3 * 2  # four evaluations and the test add none
     with noted() as calls:
         assert shell("sample.py", "d", "--test-digits", 2)[0] == 0
-        for view in ("weights", "activations", "mistakes", "curves"):
+        for view in ("activations", "mistakes"):
             assert shell("explore.py", "d", view)[0] == 0
         assert shell("explore.py", "d", "--export", workplace / "page.html")[0] == 0
     assert calls == []
