@@ -313,3 +313,13 @@ def test_epochs_and_batches_of_a_step_count_in_what_is_chosen(tmp_path, capsys):
     each = [f"{read_ / parameters:.2g}" for parameters in sizes]
     assert each == ["1", "0.47"]  # the largest network that reads a token for each parameter
     assert shown["model.n_layer"] == ["4", f"{sizes[0]:,}", each[0], f"{sizes[1]:,}", each[1]]
+
+
+def test_steps_read_all_their_batches_and_a_view_is_as_long_as_its_characters(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tests.test_sizes.FOX", "äöü" * 15)  # 45 characters of two bytes each
+    more = {"train__minutes": None, "train__steps": 50, "train__accumulate": 3}
+    shown = numbers_of_the_table(tmp_path, capsys, 2_000, {2 * 64: 1.0, 4 * 64: 1.0}, **more)
+    small, large = (L * (12 * 64 * 64 + 13 * 64) + 3 * 64 + 2 * 64 for L in (2, 4))
+    each = [f"{50 * 3 * 16 * 64 / parameters:.2g}" for parameters in (small, large)]
+    assert each == ["1.5", "0.77"] and shown["model.context_length"] == ["64", "128"]
+    assert shown["model.n_layer"] == ["2", f"{small:,}", each[0], f"{large:,}", each[1]]
