@@ -140,10 +140,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     If the block raises, nothing is left of it. A link is followed; what is no file, such as /dev/stdout, is written to
     directly.
     """
-    path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
         yield path
         return
+    path = Path(os.path.realpath(path))
     beside = path.with_name(f".{path.name[:50]}.{os.getpid()}.partial")  # no two processes write the same
     try:
         yield beside

@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import train
@@ -40,7 +41,8 @@ class Child:
             except BaseException:
                 traceback.print_exc()
             finally:
-                sys.stderr.flush()
+                with suppress(OSError):
+                    sys.stderr.flush()
                 os._exit(code)
 
     def wait(self) -> int:

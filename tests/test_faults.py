@@ -145,22 +145,20 @@ def test_a_run_that_is_killed_goes_on_as_if_it_had_not_been(tmp_path, tiny, seco
     assert fingerprint(tmp_path / "runs/cut") == fingerprint(tmp_path / "runs/uncut")
 
 
-def die(module: object, name: str, where: str, step: int) -> Callable[[], None]:
-    """Let a process be killed at a step, before or after a function of that name, or at its second half."""
+def die(module: object, name: str, where: str, now: Callable[..., bool]) -> Callable[[], None]:
+    """Let a process be killed before, in or after a function, at the call whose arguments `now` knows."""
 
     def plant() -> None:
         function = getattr(module, name)
 
         def deadly(*args: object, **named: object) -> object:
-            now = (
-                f"step {step}\n" in str(args) or step in args or step in named.values() or f"step={step} " in str(args)
-            )
-            if now and where == "in":  # half of the text is written
-                function(*args[:2], str(args[2])[: len(str(args[2])) // 2])
-            if now and where != "after":
+            last = now(*args, **named)
+            if last and where == "in":  # half of the text is written
+                function(*args[:-1], str(args[-1])[: len(str(args[-1])) // 2])
+            if last and where != "after":
                 os.kill(os.getpid(), signal.SIGKILL)
             result = function(*args, **named)
-            if now:
+            if last:
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 
@@ -169,23 +167,29 @@ def die(module: object, name: str, where: str, step: int) -> Callable[[], None]:
     return plant
 
 
+def sample_of(step: int) -> Callable[..., bool]:
+    """Whether this is added to samples.txt."""
+    return lambda run, name, text: text.startswith(f"--- step {step}\n")
+
+
 DEATHS = {
-    "before the checkpoint": (checkpoint, "save", "before", 8),
-    "between checkpoint and evaluation": (checkpoint, "save", "after", 8),
-    "between evaluation and best": (checkpoint, "set_best", "before", 8),
-    "between best and sample": (checkpoint, "set_best", "after", 8),
-    "in the middle of a sample": (Run, "add", "in", 8),
-    "after a sample": (Run, "add", "after", 8),
-    "after a line of the log": (Run, "log", "after", 9),
-    "in the first sample, before any step": (Run, "add", "in", 0),
+    "before the checkpoint": (checkpoint, "save", "before", lambda folder, state, *rest: state.step == 8),
+    "between checkpoint and evaluation": (checkpoint, "save", "after", lambda folder, state, *rest: state.step == 8),
+    "between evaluation and best": (checkpoint, "set_best", "before", lambda folder, step: step == 8),
+    "between best and sample": (checkpoint, "set_best", "after", lambda folder, step: step == 8),
+    "in the middle of a sample": (Run, "add", "in", sample_of(8)),
+    "after a sample": (Run, "add", "after", sample_of(8)),
+    "after a line of the log": (Run, "log", "after", lambda run, **record: record["step"] == 9),
+    "in the middle of a line of the log": (Run, "add", "in", lambda run, name, text: '"step": 9, "l' in text),
+    "in the middle of a line of the clock": (Run, "add", "in", lambda run, name, text: '"step": 9, "at' in text),
+    "in the first sample, before any step": (Run, "add", "in", sample_of(0)),
 }
 
 
 @pytest.mark.parametrize("death", DEATHS)
 def test_samples_and_log_of_a_run_that_was_killed_are_those_of_the_run_uncut(tmp_path, tiny, uncut_samples, death):
-    module, name, where, step = DEATHS[death]
     words = [*tiny, "--run", "r", "--resume"]
-    assert training(tmp_path, words, die(module, name, where, step)).wait() == -signal.SIGKILL
+    assert training(tmp_path, words, die(*DEATHS[death])).wait() == -signal.SIGKILL
     assert training(tmp_path, words).wait() == 0
     folder = tmp_path / "runs/r"
     assert (folder / "samples.txt").read_bytes() == uncut_samples["samples.txt"]
