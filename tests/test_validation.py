@@ -426,6 +426,13 @@ def test_chance_level_is_counted_on_the_training_split(runs, monkeypatch, cost, 
     assert seen[0] == pytest.approx((loss, loss, max(shares), 100))
 
 
+def test_an_epoch_is_as_many_steps_as_the_training_split_fills(runs, monkeypatch):
+    epochs: list[float] = []
+    monkeypatch.setattr(examine, "overfitting", lambda found, epoch, chance: epochs.append(epoch))
+    runs.train("r", "--train.steps", 1, "--train.accumulate", 3)
+    assert set(epochs) == {300 / (20 * 3)}
+
+
 def test_chance_level_of_text_is_counted_in_both_costs(shell, tiny, poem, monkeypatch):
     seen: list[Chance] = []
     monkeypatch.setattr(examine, "chance_level", lambda found, chance, config: seen.append(chance))
