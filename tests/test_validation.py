@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from data.digits import DATASETS, Digits
 from tests.conftest import Shell
 from tests.lessons.helpers_a import digits
 from training import checkpoint, examine
+from training.advice import Chance
 from training.evaluate import Evaluation, evaluate
 from training.loss import cross_entropy
 from training.prepare import open_data
@@ -408,6 +410,38 @@ STUCK = {
         "10 hidden layers of sigmoid",
     ),
 }
+
+
+@pytest.mark.parametrize("cost", ["cross_entropy", "squared_error"])
+@pytest.mark.parametrize("at_once", [2**16, 7])
+def test_chance_level_is_counted_on_the_training_split(runs, monkeypatch, cost, at_once):
+    seen: list[Chance] = []
+    monkeypatch.setattr(examine, "AT_ONCE", at_once)  # targets in one batch
+    monkeypatch.setattr(examine, "chance_level", lambda found, chance, config: seen.append(chance))
+    runs.splits["train"] = tuple(part[:20] for part in runs.splits["train"])
+    runs.train("r", "--train.steps", 1, "--train.loss", cost)
+    shares = [n / 20 for n in Counter(runs.splits["train"][1].tolist()).values()]
+    entropy, squares = -sum(p * math.log(p) for p in shares), sum(p * (1 - p) for p in shares)
+    loss = entropy if cost == "cross_entropy" else squares
+    assert seen[0] == pytest.approx((loss, loss, max(shares), 100))
+
+
+def test_an_epoch_is_as_many_steps_as_the_training_split_fills(runs, monkeypatch):
+    epochs: list[float] = []
+    monkeypatch.setattr(examine, "overfitting", lambda found, epoch, chance: epochs.append(epoch))
+    runs.train("r", "--train.steps", 1, "--train.accumulate", 3)
+    assert set(epochs) == {300 / (20 * 3)}
+
+
+def test_chance_level_of_text_is_counted_in_both_costs(shell, tiny, poem, monkeypatch):
+    seen: list[Chance] = []
+    monkeypatch.setattr(examine, "chance_level", lambda found, chance, config: seen.append(chance))
+    assert shell("train.py", *tiny, "--train.loss", "squared_error", "--train.steps", 1)[0] == 0
+    text = poem.read_text()
+    text = text[1 : math.ceil(len(text) * 0.9)]  # all of the training split but its first character
+    shares = [n / len(text) for n in Counter(text).values()]
+    entropy, squares = -sum(p * math.log(p) for p in shares), sum(p * (1 - p) for p in shares)
+    assert seen[0][:3] == pytest.approx((entropy, squares, max(shares)), rel=1e-3)
 
 
 @pytest.mark.parametrize("cost", ["cross_entropy", "squared_error"])

@@ -21,6 +21,7 @@ from training.validation import Evaluated, best_of, evaluations, judged_by, sinc
 
 SAMPLE_TEMPERATURE = 0.8
 COUNTED = 2**20  # training targets whose frequencies stand for all
+AT_ONCE = 2**16  # of them
 
 
 def scores(learner: Learner, split: str, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
@@ -91,7 +92,7 @@ def chance_of(learner: Learner) -> Chance:
 def target_counts(data: Dataset) -> list[int]:
     """How often each target occurs in the training split, or in the first million of a long one."""
     counts = torch.zeros(0, dtype=torch.int64)
-    size = max(1, 2**16 // data.positions)
+    size = max(1, AT_ONCE // data.positions)
     for number, (_, y) in enumerate(data.in_order("train", min(size, data.count("train")))):
         if number * size * data.positions >= COUNTED:
             break
