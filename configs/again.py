@@ -1,6 +1,7 @@
 """Command lines for a message to name, ready to be pasted into a shell: a run again, with something changed."""
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 

@@ -71,7 +71,8 @@ def lines(axes: Axes) -> dict[str, list[tuple[float, float]]]:
     legend, found = axes.get_legend(), {}
     assert legend is not None
     for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
-        alike = [line for line in axes.lines if looks(line) == looks(handle) and len(line.get_xdata()) > 1]
+        alike = [line for line in axes.lines if looks(line) == looks(handle)]
+        alike = [line for line in alike if len(line.get_xdata()) > 1] or alike  # before points, which mark a place
         assert len(alike) == 1, f"{text.get_text()}: {len(alike)} curves look like this"
         found[text.get_text()] = [tuple(map(float, point)) for point in zip(*alike[0].get_data(), strict=True)]
     return found

@@ -350,7 +350,7 @@ def test_curves_png_has_each_series_under_its_own_word_over_the_steps(tmp_path, 
     (figure,) = shown
     top, bottom = panels(figure)
     drawn_ = lines(top)
-    wanted = {"train": of("loss"), "valid": of("val_loss")}
+    wanted = {"train": of("loss"), "valid": of("val_loss"), "best: step 20, accuracy 60.00%": [(20, 1.75)]}
     assert {next(key for key in wanted if key in name.lower()): points for name, points in drawn_.items()} == wanted
     assert "rate" in bottom.get_ylabel() and points_of(bottom) == [of("lr")]
     assert "loss" in top.get_ylabel() and bottom.get_xlabel() == "step" and "rate" not in top.get_ylabel()
