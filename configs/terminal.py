@@ -40,13 +40,9 @@ class Lasting:
 def secure_streams() -> None:
     """Let stderr last, and give a process that was started without stdin, stdout or stderr an empty one.
 
-    Without, the next file that is opened would get the free descriptor, and what libraries print would go into it.
+    Each open takes the lowest free descriptor, which is the one missing. Otherwise the next file, such as a log, would
+    take it, and what libraries print would go into that file.
     """
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
     stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")

@@ -169,6 +169,7 @@ def test_a_terminal_that_is_closed_stops_the_run_which_is_saved_and_goes_on(plac
 
 def test_signals_are_heard_inside_and_put_back_and_an_ignored_one_stays_ignored():
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signal.signal(signal.SIGHUP, lambda *heard: None)
     before = [signal.getsignal(number) for number in numbers]
     for number in numbers:
         with Interruption() as stop:
@@ -180,9 +181,10 @@ def test_signals_are_heard_inside_and_put_back_and_an_ignored_one_stays_ignored(
             signal.raise_signal(signal.SIGHUP)
             assert not stop()
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
         signal.signal(signal.SIGHUP, before[2])
-    assert [signal.getsignal(number) for number in numbers] == before
+        assert [signal.getsignal(number) for number in numbers] == before
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Terminal(io.StringIO):
