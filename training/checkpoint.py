@@ -133,10 +133,8 @@ def best(checkpoints: Path) -> Checkpoint | None:
 
 
 def set_best(checkpoints: Path, step: int) -> None:
-    """Name the checkpoint of this step the best, unless it is named already."""
-    file, name = checkpoints / "best", f"{step_folder(checkpoints, step).name}\n"
-    if not (file.is_file() and file.stat().st_size == len(name) and file.read_text() == name):
-        write_whole(file, name)
+    """Name the checkpoint of this step the best."""
+    write_whole(checkpoints / "best", f"{step_folder(checkpoints, step).name}\n")
 
 
 def prune(checkpoints: Path, keep: int) -> None:
