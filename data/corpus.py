@@ -240,8 +240,8 @@ def document_names(file: File) -> Iterator[str]:
 def split(names: Iterable[str], sizes: np.ndarray, val_fraction: float) -> np.ndarray:
     """Training bytes of each document; the rest is held out for validation.
 
-    With fewer than `MANY` documents, the end of each is held out; with more, entire documents are, selected by the
-    hash of their names.
+    With fewer than `MANY` documents, the end of each is held out; otherwise entire documents are, selected by
+    the hash of their names.
     """
     if np.count_nonzero(sizes) < MANY:
         return (sizes * (1 - val_fraction)).astype(np.int64)

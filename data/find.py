@@ -26,7 +26,7 @@ class Found(NamedTuple):
     """A file that may belong to a corpus."""
 
     name: str
-    """relative to the folder or glob that it was found by, so the same on every machine"""
+    """relative to the folder or glob that matched it, so the same on every machine"""
     path: Path
     alone: bool = False
     """named by the user rather than found in a folder, so it must be text"""
