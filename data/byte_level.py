@@ -1,8 +1,8 @@
-"""A byte-level BPE tokenizer in Hugging Face's files: vocab.json with merges.txt, or tokenizer.json.
+"""Read and write Hugging Face's files of a byte-level BPE tokenizer: vocab.json with merges.txt, or tokenizer.json.
 
-There a token is written in printable characters, one for each byte, and BPE is a list of pairs to merge. Here and in
-tiktoken it is a list of runs of bytes: any two neighbours that make up a run may be merged, the earliest run first.
-`merges` is why the two are one and the same.
+Hugging Face writes a token in printable characters, one per byte, and lists the pairs to merge. This project and
+tiktoken list byte sequences instead: two adjacent tokens may be merged if together they are in the list, and the
+earliest in the list goes first. `merges` explains why both produce the same tokens.
 """
 
 import json
@@ -22,32 +22,32 @@ Vocabulary = dict[Name, Number]
 
 
 def byte_characters() -> list[str]:
-    """GPT-2's character for each byte: its own in Latin-1 if that shows, else the next from U+0100 on."""
-    shown = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    """GPT-2's printable character for each byte: the Latin-1 one if that is visible, else the next from U+0100 on."""
+    visible = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = count(0x100)
-    return [chr(byte if byte in shown else next(others)) for byte in range(256)]
+    return [chr(byte if byte in visible else next(others)) for byte in range(256)]
 
 
 CHARACTERS = byte_characters()
 BYTES = {character: byte for byte, character in enumerate(CHARACTERS)}
 
 
-def written(run: bytes) -> str:
-    """A run of bytes as the files write it: " the" is "Ġthe"."""
-    return "".join(CHARACTERS[byte] for byte in run)
+def written(sequence: bytes) -> str:
+    """A byte sequence as the files write it: b" the" -> "Ġthe"."""
+    return "".join(CHARACTERS[byte] for byte in sequence)
 
 
 def run_of(name: str) -> bytes:
-    """The bytes that a name stands for. Raises ValueError if it has a character that stands for none."""
+    """The inverse of `written`. Raises ValueError for a character that stands for no byte."""
     try:
         return bytes(BYTES[character] for character in name)
     except KeyError as error:
-        raise ValueError(f"{name!r:.60} is not written in GPT-2's characters for bytes") from error
+        raise ValueError(f"{name!r:.60} contains a character that stands for no byte") from error
 
 
-def last_pair(run: bytes, rank: dict[bytes, int]) -> tuple[bytes, bytes] | None:
-    """The two parts that `run` falls into before its own rank is used; None if other merges leave more of them."""
-    parts = [bytes([byte]) for byte in run]
+def last_pair(sequence: bytes, rank: dict[bytes, int]) -> tuple[bytes, bytes] | None:
+    """The last two parts that merge into `sequence`; None if merging stops at more than two."""
+    parts = [bytes([byte]) for byte in sequence]
     ranks = [rank.get(a + b, len(rank)) for a, b in pairwise(parts)]
     while len(parts) > 2:
         first = min(ranks)
@@ -60,19 +60,20 @@ def last_pair(run: bytes, rank: dict[bytes, int]) -> tuple[bytes, bytes] | None:
 
 
 def merges(ranks: list[bytes]) -> list[tuple[bytes, bytes]]:
-    """The pairs that make tiktoken's rule a list of merges, in the order of the runs.
+    """The list of merges, in the order of `ranks`, that is equivalent to tiktoken's rule.
 
-    While two neighbours inside a text make up a run, nothing has been merged across its ends, so what happened inside
-    is what happens to the run alone, and that ends in one pair: no other can ever stand there. A run that alone ends
-    in more than two parts is never made (but see `ignore_merges` below).
+    If two adjacent tokens in a text together form a sequence of `ranks`, no merge has crossed that sequence's ends.
+    The merges inside it were therefore those of the sequence on its own, which end in one particular pair, so no
+    other pair can produce it. A sequence that on its own ends in more than two parts is never produced (but see
+    `ignore_merges` below).
     """
-    rank = {run: number for number, run in enumerate(ranks)}
-    pairs = (last_pair(run, rank) for run in ranks if len(run) > 1)
+    rank = {sequence: number for number, sequence in enumerate(ranks)}
+    pairs = (last_pair(sequence, rank) for sequence in ranks if len(sequence) > 1)
     return [pair for pair in pairs if pair is not None]
 
 
 class AddedToken(Settings):
-    """A token that is looked for in the text before anything else."""
+    """A token that is matched in the text before everything else."""
 
     model_config = ConfigDict(extra="ignore")
     id: Number
@@ -81,7 +82,7 @@ class AddedToken(Settings):
 
 
 class ByteLevel(Settings):
-    """GPT-2's pattern, which splits a text into words before bytes are merged."""
+    """The step before BPE: GPT-2's pattern splits a text into words."""
 
     model_config = ConfigDict(extra="ignore")
     type: Literal["ByteLevel"]
@@ -90,7 +91,7 @@ class ByteLevel(Settings):
 
 
 class BPE(Settings):
-    """What is merged."""
+    """The vocabulary and its merges."""
 
     model_config = ConfigDict(extra="ignore")
     type: Literal["BPE"] = "BPE"
@@ -98,7 +99,7 @@ class BPE(Settings):
     continuing_subword_prefix: Literal["", None] = None
     end_of_word_suffix: Literal["", None] = None
     ignore_merges: bool = False
-    """whether a word that is a token is taken whole; no difference where merges make every token, as they must here"""
+    """whether a word that is a token skips the merges; no effect if merges produce every token, as `build` requires"""
     vocab: Vocabulary
     merges: list[Name | Annotated[list[Name], Field(min_length=2, max_length=2)]]
 
@@ -114,49 +115,51 @@ class TokenizerFile(Settings):
 
 
 def from_tokenizer_json(content: bytes) -> tuple[BPETokenizer, list[int]]:
-    """The tokenizer, and for each of its tokens the number that the file gives it.
+    """The tokenizer, and the number of each of its tokens in the file.
 
-    Raises ValueError for what isn't byte-level BPE with GPT-2's pattern, all bytes and one end-of-text.
+    Raises ValueError unless it is a byte-level BPE with GPT-2's pattern, all 256 bytes and one end-of-text token.
     """
     file = TokenizerFile.model_validate_json(content)
     if [token.special for token in file.added_tokens] != [True]:
-        raise ValueError(f"it has {len(file.added_tokens)} added tokens; one that is special, to end a text, is needed")
-    (end,) = file.added_tokens  # `tokenizers` doesn't always list it in the vocabulary too
+        raise ValueError(
+            f"exactly one special token (end-of-text) is supported; got {len(file.added_tokens)} added tokens"
+        )
+    (end,) = file.added_tokens  # `tokenizers` does not always list it in the vocabulary too
     pairs = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in file.model.merges]
-    return assembled({end.content: end.id} | file.model.vocab, pairs, end.content)
+    return build({end.content: end.id} | file.model.vocab, pairs, end.content)
 
 
 def from_vocab_and_merges(vocab: bytes, merges_txt: bytes) -> tuple[BPETokenizer, list[int]]:
-    """The same from vocab.json and merges.txt, where end-of-text is `<|endoftext|>`. Raises ValueError."""
+    """The same, from vocab.json and merges.txt, with `<|endoftext|>` as end-of-text. Raises ValueError."""
     lines = merges_txt.decode().split("\n")
     pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-    return assembled(BPE.model_validate({"vocab": json.loads(vocab), "merges": []}).vocab, pairs, END_OF_TEXT)
+    return build(BPE.model_validate({"vocab": json.loads(vocab), "merges": []}).vocab, pairs, END_OF_TEXT)
 
 
-def assembled(vocab: Vocabulary, pairs: list[tuple[str, ...]], end_of_text: str) -> tuple[BPETokenizer, list[int]]:
-    """A tokenizer that encodes as these files do, and its tokens' numbers there. Raises ValueError if there is none."""
+def build(vocab: Vocabulary, pairs: list[tuple[str, ...]], end_of_text: str) -> tuple[BPETokenizer, list[int]]:
+    """The tokenizer that encodes as the files do, and its tokens' numbers in them. Raises ValueError if none does."""
     if any(len(pair) != 2 for pair in pairs):
-        raise ValueError("a merge is not two tokens with a space between them")
+        raise ValueError("every merge must be two tokens separated by a space")
     names = sorted((name for name in vocab if name in BYTES), key=vocab.__getitem__) + ["".join(pair) for pair in pairs]
     if len(set(names)) < len(names) or {*names, end_of_text} != vocab.keys() or end_of_text in names:
-        raise ValueError(f"its vocabulary is not the bytes, one token for each merge and {end_of_text}")
+        raise ValueError(f"the vocabulary must be the 256 bytes, one token for each merge and {end_of_text}")
     if sorted(vocab.values()) != list(range(len(vocab))):
-        raise ValueError("its tokens are not numbered from 0 on, each once")
+        raise ValueError("tokens must be numbered 0, 1, 2, ... without gaps or duplicates")
     ranks = [run_of(name) for name in names]
     if len(set(ranks) & {bytes([byte]) for byte in range(256)}) < 256:
-        raise ValueError("it has no token for some of the 256 bytes")
+        raise ValueError("some of the 256 bytes have no token")
     if max(map(len, ranks)) > LONGEST or merges(ranks) != [(run_of(a), run_of(b)) for a, b in pairs]:
-        raise ValueError("its merges are not in the order in which they apply")
+        raise ValueError(f"merges must be in the order in which they apply, and tokens at most {LONGEST:,} bytes long")
     return BPETokenizer(ranks, "gpt2"), [vocab[name] for name in [*names, end_of_text]]
 
 
 def to_tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
-    """The content of tokenizer.json. Raises ValueError for a pattern that isn't GPT-2's."""
+    """The content of tokenizer.json. Raises ValueError if the format cannot represent the tokenizer."""
     if tokenizer.pattern != "gpt2":
-        raise ValueError(f"tokenizer.json can't be written for the pattern {tokenizer.pattern}")
-    vocab = {written(run): number for number, run in enumerate(tokenizer.ranks)} | {END_OF_TEXT: tokenizer.end_of_text}
+        raise ValueError(f"tokenizer.json can only be written for the split pattern gpt2, not {tokenizer.pattern}")
+    vocab = {written(token): i for i, token in enumerate(tokenizer.ranks)} | {END_OF_TEXT: tokenizer.end_of_text}
     if len(vocab) < tokenizer.vocab_size:
-        raise ValueError(f"one of its tokens is written {END_OF_TEXT}, as end-of-text is")
+        raise ValueError(f"an ordinary token is spelled {END_OF_TEXT}, like end-of-text")
     pairs = [[written(a), written(b)] for a, b in merges(tokenizer.ranks)]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -177,7 +180,7 @@ def to_tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
             "end_of_word_suffix": "",
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": len(pairs) + 256 < len(tokenizer.ranks),  # tiktoken takes every token that is a word whole
+            "ignore_merges": len(pairs) + 256 < len(tokenizer.ranks),  # tiktoken never splits a word that is a token
             "vocab": vocab,
             "merges": pairs,
         },
@@ -185,7 +188,7 @@ def to_tokenizer_json(tokenizer: BPETokenizer) -> dict[str, Any]:
 
 
 def to_tokenizer_config(context_length: int) -> dict[str, Any]:
-    """The content of tokenizer_config.json: special tokens in a text stay text, as they do here."""
+    """The content of tokenizer_config.json: a special token in a text is ordinary text, as in this project."""
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": context_length,

@@ -1,4 +1,4 @@
-"""A corpus is a row of documents. However long they are, only a block of them is ever in memory."""
+"""Read a text corpus, document by document and in blocks, so that it need not fit in memory."""
 
 import codecs
 import gzip
@@ -23,55 +23,55 @@ from data.progress import progress
 from data.shards import is_prepared, read_index
 
 BLOCK = 2**20  # bytes read at once
-PIECE = 2**20  # characters encoded at once
-MANY = 10  # documents; from here on whole documents are held out
-SLACK, RATIO = 2**24, 100  # of unpacked bytes: so many in any case, and so many for each packed one
-PLACE = re.compile(r"(?<=\S)[ \n](?=\S)")  # reads the same backwards
+PIECE = 2**20  # characters that are encoded together
+MANY = 10  # documents; with at least this many, entire documents are held out
+SLACK, RATIO = 2**24, 100  # a .gz may expand to SLACK bytes, plus RATIO bytes per compressed byte
+BOUNDARY = re.compile(r"(?<=\S)[ \n](?=\S)")  # symmetric, because it is searched in reversed text
 
 
 class File(NamedTuple):
-    """What a corpus knows of one of its files."""
+    """One file of a corpus, and what was measured when it was first read."""
 
     name: str
     path: Path
     sizes: np.ndarray
-    """UTF-8 bytes of each document; a .jsonl file has many, any other one"""
+    """UTF-8 bytes of each document; only a .jsonl file has more than one"""
     sha256: str
     """of the documents' texts"""
     stamp: tuple[int, int]
-    """when it was written last, and its size on disk"""
+    """modification time and size on disk"""
 
 
 class Piece(NamedTuple):
-    """A part of a document that can be encoded by itself."""
+    """A part of a document that can be encoded on its own."""
 
     text: str
     last: bool
-    """whether its document ends here"""
+    """whether it ends its document"""
 
 
 class Corpus(NamedTuple):
-    """Documents in files, or the tokens that were prepared from them."""
+    """Documents in files, or a folder of tokens already prepared from them."""
 
     files: list[File]
     field: str
-    """of .jsonl files"""
+    """the text field of .jsonl files"""
     sha256: str
-    """of all names and texts, wherever the files lie"""
+    """of all names and texts, wherever the files are"""
     byte_count: int
     """UTF-8 bytes of text"""
     document_count: int
-    """of those that aren't empty"""
+    """not counting empty ones"""
     tokens: Path | None = None
-    """the folder of a corpus that was prepared before; then there are no files"""
+    """folder of prepared tokens; `files` is then empty"""
 
     def cuts(self, val_fraction: float) -> np.ndarray:
-        """Bytes of every document that are learned from; the rest is held out."""
+        """Training bytes of each document; the rest is held out for validation."""
         sizes = np.concatenate([file.sizes for file in self.files])
         return split((name for file in self.files for name in document_names(file)), sizes, val_fraction)
 
     def read(self, split: str, cuts: np.ndarray) -> Iterator[Piece]:
-        """The documents of a split ("train" or "val") in pieces, one after the other."""
+        """The documents of a split ("train" or "val"), one after another, in pieces."""
         first = 0
         for file in self.files:
             cut, first = cuts[first : first + len(file.sizes)], first + len(file.sizes)
@@ -81,20 +81,20 @@ class Corpus(NamedTuple):
 
 
 def open_corpus(config: DataConfig) -> Corpus:
-    """What `config.path` leads to; every file is read once, to be hashed and measured.
+    """The corpus at `config.path`; reads every file once to hash and measure it.
 
-    A folder in which a corpus was prepared stands for that corpus. Raises UserError if there is nothing to read.
+    A folder of prepared tokens stands for the corpus they came from. Raises UserError if there is no text.
     """
     for folder in (Path(os.path.expanduser(path)) for path in config.path if path not in NAMES):
         if is_prepared(folder):
             if len(config.path) > 1:
-                raise UserError(f"data.path: {folder} holds tokens; they can't be joined to anything, so name it alone")
+                raise UserError(f"data.path: {folder} contains prepared tokens and cannot be combined with other paths")
             index = read_index(folder)
             return Corpus([], config.field, index.corpus, index.byte_count, index.document_count, folder)
-    files = survey(find_files(config.path, config.extensions), config.field)
+    files = measure_all(find_files(config.path, config.extensions), config.field)
     byte_count = sum(int(file.sizes.sum()) for file in files)
     if not byte_count:
-        raise UserError(f"data.path: {' '.join(config.path)} holds no text")
+        raise UserError(f"data.path: {' '.join(config.path)} contains no text")
     digest = hashlib.sha256()
     for file in files:
         digest.update(hashlib.sha256(file.name.encode(errors="surrogatepass")).digest() + bytes.fromhex(file.sha256))
@@ -102,10 +102,10 @@ def open_corpus(config: DataConfig) -> Corpus:
     return Corpus(files, config.field, digest.hexdigest(), byte_count, int(document_count))
 
 
-def survey(found: list[Found], field: str) -> list[File]:
-    """Hash and measure the files; hidden ones and those that aren't text are skipped and counted.
+def measure_all(found: list[Found], field: str) -> list[File]:
+    """Hash and measure the files; skips hidden and non-text files, and prints how many.
 
-    Raises UserError for a file that was named alone and isn't text.
+    Raises UserError for a non-text file that the user named.
     """
     files = []
     with progress("reading", sum(file.path.stat().st_size for file in found)) as bar:
@@ -123,7 +123,7 @@ def survey(found: list[Found], field: str) -> list[File]:
 
 
 def measure(found: Found, field: str, bar: tqdm) -> File:
-    """One file, read once. Raises ValueError if it isn't text."""
+    """Read one file and measure it. Raises ValueError if it is not text."""
     sizes, digest = array("q"), hashlib.sha256()
     with found.path.open("rb") as raw:
         begin, stamp = bar.n, stamp_of(raw)
@@ -140,31 +140,31 @@ def measure(found: Found, field: str, bar: tqdm) -> File:
 
 
 def stamp_of(raw: BinaryIO) -> tuple[int, int]:
-    """What changes with a file."""
+    """Modification time (ns) and size: if neither differs, the file has not changed."""
     status = os.fstat(raw.fileno())
     return status.st_mtime_ns, status.st_size
 
 
 def documents(raw: BinaryIO, path: Path, field: str) -> Iterator[Iterable[str]]:
-    """The documents of an open file, each in blocks that are to be read before the next is asked for."""
+    """The documents of an open file, each in blocks; read all of them before taking the next document."""
     if is_jsonl(path):
         from data.jsonl import LONGEST, texts
 
-        lines = unpacked(raw, path, lambda file: file.readline(LONGEST))
+        lines = decompressed(raw, path, lambda file: file.readline(LONGEST))
         yield from ([text] for text in texts(lines, field, path))
     else:
-        yield decoded(unpacked(raw, path, lambda file: file.read(BLOCK)))
+        yield decoded(decompressed(raw, path, lambda file: file.read(BLOCK)))
 
 
 def is_jsonl(path: Path) -> bool:
-    """Whether each line of the file is a document."""
+    """Whether every line of the file is a document of its own."""
     return path.name.removesuffix(".gz").endswith(".jsonl")
 
 
-def unpacked(raw: BinaryIO, path: Path, read: Callable[[BinaryIO], bytes]) -> Iterator[bytes]:
-    """What `read` takes from the file until it is at its end, unpacked if it is a .gz.
+def decompressed(raw: BinaryIO, path: Path, read: Callable[[BinaryIO], bytes]) -> Iterator[bytes]:
+    """Call `read` on the file, decompressed if it is a .gz, until its end.
 
-    Raises UserError if it is damaged, and for a .gz that unpacks to far more than any text would: it fills the disk.
+    Raises UserError for a damaged .gz, and for one that expands far more than text would: it could fill the disk.
     """
     packed, count = path.suffix == ".gz", 0
     file = gzip.GzipFile(fileobj=raw) if packed else raw
@@ -172,56 +172,58 @@ def unpacked(raw: BinaryIO, path: Path, read: Callable[[BinaryIO], bytes]) -> It
         for block in iter(partial(read, file), b""):
             count += len(block)
             if packed and count > SLACK + RATIO * raw.tell():
-                raise UserError(f"data.path: {path} unpacks to more than {RATIO} times its size, as no text does")
+                raise UserError(
+                    f"data.path: {path} expands to over {RATIO} times its size; refused as implausible for text"
+                )
             yield block
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"data.path: {path} is damaged: {error}") from error
 
 
 def decoded(blocks: Iterable[bytes]) -> Iterator[str]:
-    """Blocks of UTF-8 as text. Raises ValueError for anything else, and for NUL, which no text contains."""
+    """Decode blocks of UTF-8. Raises ValueError if they are not UTF-8, and for NUL, which text never contains."""
     for text in codecs.iterdecode(blocks, "utf-8"):
         if "\0" in text:
-            raise ValueError("it contains NUL")
+            raise ValueError("it contains a NUL byte")
         yield text
 
 
 def read_file(file: File, field: str, starts: np.ndarray, stops: np.ndarray) -> Iterator[Piece]:
-    """Every document of the file from its start to its stop (in bytes), in pieces.
+    """Each document of the file between its start and its stop (in bytes), in pieces.
 
-    Raises UserError if the file is no longer what was measured.
+    Raises UserError if the file has changed since it was measured.
     """
     with file.path.open("rb") as raw:
         spans = zip(starts.tolist(), stops.tolist(), file.sizes.tolist(), strict=True)
         for (start, stop, size), document in zip(spans, documents(raw, file.path, field), strict=False):
             if start < stop:
-                yield from pieces(document if stop - start == size else part(document, start, stop))
+                yield from pieces(document if stop - start == size else cut_text(document, start, stop))
         if stamp_of(raw) != file.stamp:
-            raise UserError(f"data.path: {file.path} has changed while it was read; start again")
+            raise UserError(f"data.path: {file.path} changed while being read; run again")
 
 
-def part(blocks: Iterable[str], start: int, stop: int) -> Iterator[str]:
-    """A text from one of its bytes to another; both move back to where a character begins."""
-    at = 0
+def cut_text(blocks: Iterable[str], start: int, stop: int) -> Iterator[str]:
+    """The text between two byte offsets, each moved back to the start of a character."""
+    read = 0
     for block in blocks:
         content = block.encode()
-        first, end = (len(content[: max(0, place - at)].decode(errors="ignore")) for place in (start, stop))
+        first, end = (len(content[: max(0, offset - read)].decode(errors="ignore")) for offset in (start, stop))
         yield block[first:end]
-        at += len(content)
+        read += len(content)
 
 
 def pieces(blocks: Iterable[str]) -> Iterator[Piece]:
-    """A document in pieces of about a million characters whose tokens are those of the whole.
+    """Cut a document into pieces of about a million characters, without changing its tokens.
 
-    They are cut before a single space or line break between two characters that are neither: there every split
-    pattern has a border, so that no token can span it. A million characters without such a place are cut anyway.
+    Cuts are made before a single space or line break between two other characters: every split pattern has a
+    boundary there, so no token can span it. A million characters without such a boundary are cut anyway.
     """
     rest = ""
     for block in blocks:
         rest += block
         while len(rest) > PIECE:
-            place = PLACE.search(rest[::-1])
-            cut = len(rest) - place.end() if place else PIECE
+            boundary = BOUNDARY.search(rest[::-1])
+            cut = len(rest) - boundary.end() if boundary else PIECE
             yield Piece(rest[:cut], last=False)
             rest = rest[cut:]
     if rest:
@@ -229,16 +231,17 @@ def pieces(blocks: Iterable[str]) -> Iterator[Piece]:
 
 
 def document_names(file: File) -> Iterator[str]:
-    """The file's name, with a number behind it for each document of a .jsonl file."""
+    """A name for each document: the file's own, or `a.jsonl:1`, `a.jsonl:2`, ... for those of a .jsonl file."""
     if not is_jsonl(file.path):
         return iter([file.name])
     return (f"{file.name}:{number}" for number in range(1, len(file.sizes) + 1))
 
 
 def split(names: Iterable[str], sizes: np.ndarray, val_fraction: float) -> np.ndarray:
-    """Bytes of every document that are learned from; the rest is held out.
+    """Training bytes of each document; the rest is held out for validation.
 
-    Of a few documents that is the end of each; of many, some are held out whole, chosen by the hash of their names.
+    With fewer than `MANY` documents, the end of each is held out; otherwise entire documents are, selected by
+    the hash of their names.
     """
     if np.count_nonzero(sizes) < MANY:
         return (sizes * (1 - val_fraction)).astype(np.int64)
@@ -252,5 +255,5 @@ def split(names: Iterable[str], sizes: np.ndarray, val_fraction: float) -> np.nd
 
 
 def name_hash(name: str) -> int:
-    """A number of 64 bits that depends on the name alone."""
+    """A 64-bit number that depends only on the name."""
     return int.from_bytes(hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:8], "big")

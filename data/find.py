@@ -1,4 +1,4 @@
-"""Where a corpus lies: names, files, folders and globs become a list of files, each of them once."""
+"""Find the files of a corpus: expand dataset names, folders and globs into a list without duplicates."""
 
 import glob
 import itertools
@@ -16,7 +16,7 @@ SHAKESPEARE = Source(
     "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     1_115_394,
 )
-NAMES = {"python-stdlib", "shakespeare", "mnist", "mnist-5k"}  # they win over folders
+NAMES = {"python-stdlib", "shakespeare", "mnist", "mnist-5k"}  # take precedence over folders of the same name
 NOT_STDLIB = {
     "site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "encodings", "pydoc_data",
 }  # fmt: skip
@@ -26,21 +26,21 @@ class Found(NamedTuple):
     """A file that may belong to a corpus."""
 
     name: str
-    """stays the same wherever its folder lies"""
+    """relative to the folder or glob that matched it, so the same on every machine"""
     path: Path
     alone: bool = False
-    """named by the user rather than met in a folder, so that it has to be text"""
+    """named by the user rather than found in a folder, so it must be text"""
 
     @property
     def hidden(self) -> bool:
-        """Whether the file, or a folder on the way to it, has a name that begins with a dot."""
+        """Whether a part of its name begins with a dot; False for a file that the user named."""
         return not self.alone and any(part.startswith(".") and part != ".." for part in Path(self.name).parts)
 
 
 def find_files(paths: list[str], extensions: list[str]) -> list[Found]:
-    """The files that these paths lead to, in order; one that is reached twice counts once.
+    """The files at these paths, in order and without duplicates.
 
-    Raises UserError for a path that leads nowhere.
+    Raises UserError for a path that does not exist.
     """
     found: dict[Path, Found] = {}
     for path in paths:
@@ -50,40 +50,40 @@ def find_files(paths: list[str], extensions: list[str]) -> list[Found]:
 
 
 def files_of(path: str, extensions: list[str]) -> list[Found]:
-    """The files of a corpus with a name, a folder, a glob, or the one file. Raises UserError if there is none."""
+    """The files of a named dataset, a folder or a glob, or the one file. Raises UserError if there are none."""
     match path:
         case "python-stdlib":
             return python_stdlib()
         case "shakespeare":
             return [Found("tinyshakespeare.txt", fetch(SHAKESPEARE), alone=True)]
         case "mnist" | "mnist-5k":
-            raise UserError(f"data.path: {path} holds digits, and a GPT reads text")
-    place = Path(path if os.path.lexists(path) else os.path.expanduser(path))
-    if place.is_dir():
-        return below(place, [p for p in place.rglob("*") if p.is_file() and has_extension(p, extensions)])
-    if place.is_file():
-        return [Found(place.name, place, alone=True)]
-    if matches := [Path(p) for p in glob.glob(str(place), recursive=True) if Path(p).is_file()]:
-        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), place.parts)
-        return below(Path(*fixed), matches)
-    raise UserError(f"data.path: there is no file, folder or corpus {path!r}")
+            raise UserError(f"data.path: {path} is an image dataset; a GPT needs text")
+    target = Path(path if os.path.lexists(path) else os.path.expanduser(path))
+    if target.is_dir():
+        return relative_to(target, [p for p in target.rglob("*") if p.is_file() and has_extension(p, extensions)])
+    if target.is_file():
+        return [Found(target.name, target, alone=True)]
+    if matches := [Path(p) for p in glob.glob(str(target), recursive=True) if Path(p).is_file()]:
+        fixed = itertools.takewhile(lambda part: not glob.has_magic(part), target.parts)
+        return relative_to(Path(*fixed), matches)
+    raise UserError(f"data.path: not found: {path!r} (no such file, folder or dataset)")
 
 
 def has_extension(path: Path, extensions: list[str]) -> bool:
-    """Whether the file has one of the extensions, packed or not; no extensions stand for all."""
+    """Whether the file has one of the extensions, with or without .gz; True if the list is empty."""
     endings = tuple(f".{extension.lstrip('.')}" for extension in extensions)
     return not endings or path.name.endswith(endings) or path.name.removesuffix(".gz").endswith(endings)
 
 
-def below(root: Path, files: list[Path]) -> list[Found]:
-    """The files in the order of their names, which begin at `root`."""
+def relative_to(root: Path, files: list[Path]) -> list[Found]:
+    """The files in sorted order, named relative to `root`."""
     return [Found(path.relative_to(root).as_posix() if root.parts else path.as_posix(), path) for path in sorted(files)]
 
 
 def python_stdlib() -> list[Found]:
-    """The source of the Python that is running: its .py files without tests, tables and installed packages."""
+    """The standard library of the running Python: its .py files, without tests, data tables and installed packages."""
     root = Path(sysconfig.get_paths()["stdlib"])
     files = [p for p in root.rglob("*.py") if not NOT_STDLIB & set(p.relative_to(root).parts[:-1])]
     if not files:
-        raise UserError(f"this Python has no sources in {root}; choose a text with --data.path")
-    return below(root, files)
+        raise UserError(f"data.path: this Python has no sources in {root}; choose another text")
+    return relative_to(root, files)

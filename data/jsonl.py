@@ -1,4 +1,4 @@
-"""JSON Lines: a document on every line, in one field of an object."""
+"""Read JSON Lines: one document per line, in one field of a JSON object."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -10,9 +10,9 @@ LONGEST, MOST_VALUES = 2**24, 2**20  # bytes of one line, and values on it
 
 
 def texts(lines: Iterable[bytes], field: str, where: object) -> Iterator[str]:
-    """The field's text on every line that isn't blank.
+    """The text of every line that is not blank.
 
-    Raises UserError, naming the line, for one that is no JSON object, lacks the field, or holds half a character.
+    Raises UserError, naming the line, if it is not a JSON object with text in `field`, or contains a lone surrogate.
     """
     for number, line in enumerate(lines, 1):
         if line.strip():
@@ -20,22 +20,22 @@ def texts(lines: Iterable[bytes], field: str, where: object) -> Iterator[str]:
 
 
 def text_of(line: bytes, field: str, where: str) -> str:
-    """The text of one line. Raises UserError if there is none."""
+    """The text of one line. Raises UserError as `texts` does."""
     if len(line) >= LONGEST:
-        raise UserError(f"{where}: a line of more than {LONGEST:,} bytes; one document belongs on each line")
+        raise UserError(f"{where}: line longer than {LONGEST:,} bytes; put one document on each line")
     if count_values(line, MOST_VALUES) > MOST_VALUES:
-        raise UserError(f"{where}: this line holds too many values to be a document")
+        raise UserError(f"{where}: line with more than {MOST_VALUES:,} JSON values; put one document on each line")
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: this line is not JSON: {error}") from error
+        raise UserError(f"{where}: invalid JSON: {error}") from error
     text = record.get(field) if isinstance(record, dict) else None
     if not isinstance(text, str):
         others = [name for name, value in record.items() if isinstance(value, str)] if isinstance(record, dict) else []
-        way_out = f"; it has {', '.join(others[:9])}, so say --data.field NAME" if others else ""
-        raise UserError(f"{where}: this line has no text in a field {field!r}{way_out}")
+        way_out = f"; choose another with --data.field: {', '.join(others[:9])}" if others else ""
+        raise UserError(f"{where}: no text in field {field!r}{way_out}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"{where}: this text holds half of a surrogate pair, which UTF-8 can't") from error
+        raise UserError(f"{where}: the text contains an unpaired surrogate, which UTF-8 cannot encode") from error
     return text

@@ -1,4 +1,4 @@
-"""Any picture of a digit, turned into what MNIST would have made of it; without this every network looks broken."""
+"""Convert any picture of a digit to MNIST's format; on anything else, even a well-trained network fails."""
 
 import warnings
 from pathlib import Path
@@ -14,29 +14,29 @@ from configs.files import require_file
 from data.digits import SIDE
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
-LARGEST, MOST_PIXELS = 2**26, 2**25  # bytes of a file, and pixels; a camera's 24 million fit
+LARGEST, MOST_PIXELS = 2**26, 2**25  # bytes and pixels of a file; a 24-megapixel photo fits
 
 
 def read_image(path: Path) -> Float[Tensor, "784"]:
-    """Any picture of a digit as MNIST would show it: white on black, 20 pixels high or wide, centred by its mass.
+    """A picture of a digit in MNIST's format: white on black, 20 pixels high or wide, centred by its mass.
 
-    A picture that is already 28x28 on black is taken as it is. Raises UserError for what cannot
-    be read, what is too large, and for a blank picture.
+    A 28x28 picture on black is used unchanged. Raises UserError for a picture that cannot be read, is too large
+    or is blank.
     """
     require_file(path)
-    if path.stat().st_size > LARGEST:
-        raise UserError(f"{path} is too large for a picture of a digit")
+    if (size := path.stat().st_size) > LARGEST:
+        raise UserError(f"{path} is too large: {size:,} bytes; the limit is {LARGEST:,}")
     try:
-        with opened(path) as picture:
-            if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
+        with open_picture(path) as picture:
+            if picture.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip at 255
                 picture = Image.fromarray((np.asarray(picture) >> 8).clip(0, 255).astype(np.uint8))
             flat = Image.new("RGBA", picture.size, "white")
             flat.alpha_composite(picture.convert("RGBA"))
             grey = np.asarray(flat.convert("L"), dtype=np.float32) / 255
-    except Exception as error:  # of many decoders, each with its own
-        if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno):  # not there, not allowed
+    except Exception as error:  # every decoder raises exceptions of its own
+        if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno):  # missing or unreadable file
             raise
-        raise UserError(f"{path} is not a picture that can be read ({error})") from error
+        raise UserError(f"{path} is not a readable picture ({error})") from error
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     if grey.shape == (SIDE, SIDE) and np.median(border) == 0 and grey.any():
         return torch.from_numpy(grey).flatten()
@@ -47,22 +47,24 @@ def read_image(path: Path) -> Float[Tensor, "784"]:
     return centre(ink)
 
 
-def opened(path: Path) -> Image.Image:
-    """The picture, of which the header alone has been read. Raises UserError if it has too many pixels.
+def open_picture(path: Path) -> Image.Image:
+    """The picture, with only its header read yet. Raises UserError if it has too many pixels.
 
-    Pillow knows other formats too; for one of them it would start another program.
+    Only `FORMATS` are accepted: Pillow knows others, and for one of them it would start an external program.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own bound is tighter
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is stricter
         picture = Image.open(path, formats=FORMATS)
     if picture.width * picture.height > MOST_PIXELS:
         picture.close()
-        raise UserError(f"{path} is too large for a picture of a digit: {picture.width} x {picture.height} pixels")
+        raise UserError(
+            f"{path} is too large: {picture.width} x {picture.height} pixels; the limit is {MOST_PIXELS:,} in all"
+        )
     return picture
 
 
 def centre(ink: np.ndarray) -> Float[Tensor, "784"]:
-    """Crop to the ink, scale its longer side to 20 pixels, and put its centre of mass in the middle."""
+    """Crop to the ink, scale its longer side to 20 pixels, and move its centre of mass to the middle."""
     rows, columns = np.nonzero(ink.any(axis=1))[0], np.nonzero(ink.any(axis=0))[0]
     crop = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = 20 / max(crop.shape)
@@ -78,7 +80,7 @@ def centre(ink: np.ndarray) -> Float[Tensor, "784"]:
 
 
 def draw(image: Float[Tensor, "784"]) -> str:
-    """The image for a terminal, white ink as blocks: 14 lines of 28 characters, two pixels above each other in one."""
+    """The image as text for a terminal: 14 lines of up to 28 block characters, each two pixels high."""
     ink = image.view(SIDE, SIDE) > 0.4
     return "\n".join(
         "".join(" \u2580\u2584\u2588"[int(above) + 2 * int(below)] for above, below in zip(*rows, strict=True)).rstrip()

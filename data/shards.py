@@ -1,8 +1,8 @@
-"""Tokens on disk: flat files of numbers (shards), an index that holds their hashes, and the tokenizer.
+"""Tokens on disk: flat files of token numbers (shards), an index with their hashes, and the tokenizer.
 
     index.json  tokenizer.json  train-00000.bin  train-00001.bin ...  val-00000.bin
 
-Such a folder is a corpus of its own, which can be moved and trained from without the text.
+Such a folder is a complete corpus: it can be moved, and used for training without the text.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ class Shard(Settings):
 
 
 class Split(Settings):
-    """A training or a validation split, in shards that follow one another."""
+    """The training or validation split, in consecutive shards."""
 
     byte_count: Count
     """UTF-8 bytes of its text"""
@@ -44,11 +44,11 @@ class Split(Settings):
 
 
 class Index(Settings):
-    """index.json: all there is to know about the other files."""
+    """index.json: describes the other files, with their hashes."""
 
     format: Literal[1] = 1
     corpus: Digest
-    """of the text"""
+    """hash of the corpus, as in `Corpus.sha256`"""
     document_count: Count
     tokenizer: Digest
     dtype: Literal["uint16", "uint32"]
@@ -56,27 +56,27 @@ class Index(Settings):
 
     @property
     def byte_count(self) -> int:
-        """UTF-8 bytes of the whole text."""
+        """UTF-8 bytes of the text, both splits together."""
         return sum(split.byte_count for split in self.splits.values())
 
     @property
     def sha256(self) -> str:
-        """Of the index and, through the hashes in it, of everything: the seal."""
+        """Hash of the index, and so, through the hashes in it, of every file."""
         return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
 
 
 class Sealed(Settings):
-    """How the index is stored, so that a change in it is noticed too."""
+    """The index as it is stored, with its own hash, so that changes to it are detected too."""
 
     index: Index
     sha256: Digest
 
 
 class Tokens:
-    """A split's tokens, end to end over its shards; they are copied out as they are asked for.
+    """A split's tokens, concatenated over its shards and read on demand.
 
-    A shard is mapped into memory for as long as one call lasts: a map that stays keeps every page that was ever
-    touched, so that memory would grow with the corpus.
+    A shard is memory-mapped only during a call: a permanent map keeps every page that was ever touched, so memory
+    use would grow with the corpus.
     """
 
     def __init__(self, files: list[Path], counts: list[int], dtype: str) -> None:
@@ -93,7 +93,7 @@ class Tokens:
         return self.windows(np.array([start]), max(0, stop - start))[0]
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """`length` tokens from each of the starts on, int64, (starts, length)."""
+        """`length` tokens from each start on, int64, (starts, length)."""
         mapped = cache(lambda number: np.memmap(self.files[number], self.dtype, mode="r"))
         rows = np.empty((len(starts), length), np.int64)
         for row, start in zip(rows, starts.tolist(), strict=True):
@@ -108,7 +108,7 @@ class Tokens:
 
 
 class Prepared(NamedTuple):
-    """A corpus as tokens, every one of which has been checked."""
+    """A tokenized corpus, with every token checked."""
 
     index: Index
     tokenizer: Tokenizer
@@ -119,9 +119,9 @@ class Prepared(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Fingerprint of everything in it, by recipe 1.
+        """Fingerprint of the content, by recipe 1.
 
-        Runs compare it with the one they recorded, so a change in this dictionary needs a new `Text.recipe`.
+        Runs record it and compare it later, so a change to this dictionary needs a new `Text.recipe`.
         """
         index = self.index
         described = {
@@ -147,24 +147,22 @@ class Prepared(NamedTuple):
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether the folder holds tokens rather than text."""
+    """Whether the folder contains prepared tokens rather than text."""
     return (folder / "index.json").is_file() and any(
         (folder / n).is_file() for n in ("tokenizer.json", "train-00000.bin")
     )
 
 
 def shard_file(folder: Path, split: str, number: int) -> Path:
-    """Where a shard lies."""
     return folder / f"{split}-{number:05}.bin"
 
 
 def write_index(folder: Path, index: Index) -> None:
-    """Write index.json."""
     write_whole(folder / "index.json", Sealed(index=index, sha256=index.sha256).model_dump_json(indent=1))
 
 
 def read_index(folder: Path) -> Index:
-    """What index.json says. Raises Damaged, and UserError for one that a newer version wrote."""
+    """The content of index.json. Raises Damaged, or UserError if a newer version wrote it."""
     content = small(folder / "index.json")
     try:
         sealed = Sealed.model_validate_json(content)
@@ -177,12 +175,12 @@ def read_index(folder: Path) -> Index:
 
 
 def open_shards(folder: Path, reason: str) -> Prepared:
-    """The tokens in a folder, after a look at every one. Raises Damaged, naming the file that isn't as it was."""
+    """Open the tokens in a folder and check every one. Raises Damaged, naming the file that is missing or wrong."""
     try:
         index = read_index(folder)
         tokenizer = tokenizer_in(folder)
         if tokenizer.sha256 != index.tokenizer:
-            raise Damaged(folder, "tokenizer.json is not the one that its tokens were made with")
+            raise Damaged(folder, "tokenizer.json is not the tokenizer that made its tokens")
         tokens = {}
         with progress("checking tokens", sum(f.stat().st_size for f in folder.glob("*.bin"))) as bar:
             for split, described in index.splits.items():
@@ -196,7 +194,7 @@ def open_shards(folder: Path, reason: str) -> Prepared:
 
 
 def check(file: Path, shard: Shard, dtype: np.dtype, vocab_size: int, bar: tqdm) -> None:
-    """Raises Damaged unless the file has the shard's size and hash, and only tokens that there are."""
+    """Raises Damaged unless the file has the shard's size and hash, and its tokens are in the vocabulary."""
     if (size := file.stat().st_size) != shard.tokens * dtype.itemsize:
         raise Damaged(file.parent, f"{file.name} has {size:,} bytes instead of {shard.tokens * dtype.itemsize:,}")
     digest, largest = hashlib.sha256(), 0
@@ -206,6 +204,6 @@ def check(file: Path, shard: Shard, dtype: np.dtype, vocab_size: int, bar: tqdm)
             largest = max(largest, int(np.frombuffer(block, dtype).max()))
             bar.update(len(block))
     if largest >= vocab_size:
-        raise Damaged(file.parent, f"{file.name} has a token {largest:,}, and the tokenizer has {vocab_size:,} tokens")
+        raise Damaged(file.parent, f"{file.name} contains token {largest:,}; the vocabulary size is {vocab_size:,}")
     if digest.hexdigest() != shard.sha256:
         raise Damaged(file.parent, f"{file.name} has changed since it was written")

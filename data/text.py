@@ -1,4 +1,4 @@
-"""Text as a stream of tokens, from which windows are cut."""
+"""The dataset for text networks: windows of tokens, cut from a tokenized corpus."""
 
 import math
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from data.tokenizer import Tokenizer
 
 
 class Text:
-    """Tokens by split; every batch is a pure function of the seed and its number.
+    """Tokens by split; each batch is a pure function of the seed and its number.
 
-    A batch is windows of `context_length` tokens, and as targets the same windows one token later.
+    Inputs are windows of `context_length` tokens; targets are the same windows, one token later.
     Raises UnfitData if a split is too short for one window.
     """
 
@@ -41,11 +41,11 @@ class Text:
                 )
 
     def count(self, split: str) -> int:
-        """Windows that fit into the split side by side; 0 if there is no such split."""
+        """Number of adjacent windows that cover the split; 0 if it does not exist."""
         return math.ceil((len(self.tokens[split]) - 1) / self.positions) if split in self.tokens else 0
 
     def batch(self, split: str, number: int, size: int) -> Batch:
-        """Windows that start anywhere in the split, drawn from the seed and the number."""
+        """Windows from random positions in the split, determined by the seed and the batch number."""
         tokens = self.tokens[split]
         generator = torch.Generator().manual_seed(seed_for(self.seed, split, number))
         starts = torch.randint(len(tokens) - self.positions, (size,), generator=generator)
@@ -53,7 +53,7 @@ class Text:
         return windows[:, :-1], windows[:, 1:]
 
     def in_order(self, split: str, size: int) -> Iterator[Batch]:
-        """The whole split once, window beside window; what is missing at the end are ignored targets."""
+        """The whole split once, in adjacent windows; the last batch is padded with ignored targets."""
         tokens = self.tokens[split]
         T, predicted = self.positions, len(tokens) - 1
         for first in range(0, predicted, size * T):
@@ -63,14 +63,14 @@ class Text:
             yield torch.from_numpy(x.reshape(size, T)), torch.from_numpy(y.reshape(size, T))
 
     def byte_count(self, split: str) -> int:
-        """UTF-8 bytes of all that the split asks a network to predict: everything but its first token."""
+        """UTF-8 bytes of the split's targets: all of its text but the first token."""
         first = self.tokenizer.token_bytes(int(self.tokens[split][:1][0]))
         return self.prepared.index.splits[split].byte_count - len(first)
 
 
 def open_text(config: DataConfig, context_length: int, seed: int, tokenizer: Tokenizer | None = None) -> Text:
-    """The corpus that `config.path` names, split and tokenized, by `tokenizer` if one is given.
+    """The corpus at `config.path`, split and tokenized (by `tokenizer`, if given).
 
-    Raises UserError if there is nothing to read or too little.
+    Raises UserError if there is no text, or too little for one window.
     """
     return Text(prepare(open_corpus(config), config, tokenizer), context_length, seed)

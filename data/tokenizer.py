@@ -1,6 +1,6 @@
-"""Text becomes numbers and back: one number (token) for a character, a byte, or a frequent run of bytes.
+"""Tokenizers convert text to token numbers and back; a token is a character, a byte, or a frequent byte sequence.
 
-A tokenizer is saved as plain JSON, and known by the hash of that. `data.bpe` has the one for runs of bytes.
+A tokenizer is saved as plain JSON and identified by its hash. The one for byte sequences is in `data.bpe`.
 """
 
 import base64
@@ -22,27 +22,27 @@ LARGEST_TOKENIZER, MOST_TOKENS = 2**25, 2**21  # bytes of tokenizer.json, and va
 
 
 class Tokenizer(ABC):
-    """What every tokenizer can do."""
+    """The interface of every tokenizer."""
 
     vocab_size: int
     end_of_text: int | None
-    """the token that closes a document, None if there is none"""
+    """the token that ends a document; None if the tokenizer has none"""
 
     @abstractmethod
     def encode(self, text: str) -> np.ndarray:
-        """The tokens of a text, int64. Raises UnknownCharacters for text it has no tokens for."""
+        """The tokens of a text, int64. Raises UnknownCharacters for characters that have no token."""
 
     @abstractmethod
     def token_bytes(self, token: int) -> bytes:
-        """The UTF-8 bytes that one token stands for; none for end-of-text."""
+        """The UTF-8 bytes that a token stands for; empty for end-of-text."""
 
     @abstractmethod
     def to_json(self) -> dict:
-        """All there is to know, for tokenizer.json."""
+        """The fields of tokenizer.json."""
 
     @property
     def file(self) -> str:
-        """The content of tokenizer.json, the same for the same tokenizer."""
+        """The content of tokenizer.json; equal tokenizers have equal content."""
         return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
 
     @property
@@ -52,12 +52,12 @@ class Tokenizer(ABC):
 
 
 def decode(tokenizer: Tokenizer, tokens: list[int]) -> str:
-    """The text of some tokens; bytes that are no UTF-8 become U+FFFD."""
+    """The text of some tokens; invalid UTF-8 becomes U+FFFD."""
     return b"".join(map(tokenizer.token_bytes, tokens)).decode("utf-8", errors="replace")
 
 
 def first_token(tokenizer: Tokenizer) -> int:
-    """What a text without a prompt begins after: end-of-text, else a line break, else a space, else anything."""
+    """The token that replaces an empty prompt: end-of-text, else a line break, else a space, else token 0."""
     if tokenizer.end_of_text is not None:
         return tokenizer.end_of_text
     known = {tokenizer.token_bytes(token): token for token in range(tokenizer.vocab_size)}
@@ -65,9 +65,9 @@ def first_token(tokenizer: Tokenizer) -> int:
 
 
 class CharTokenizer(Tokenizer):
-    """One token per character of the alphabet, in the order of code points; then end-of-text, if asked for.
+    """One token per character of the alphabet, in the order of code points; then end-of-text, if requested.
 
-    `more` are characters that came with a later text: they follow, in their own order, so that no number changes.
+    `more` are characters that fine-tuning added later: they come last, so that no token number changes.
     """
 
     def __init__(self, characters: str, end_of_text: bool = False, more: str = "") -> None:
@@ -76,23 +76,23 @@ class CharTokenizer(Tokenizer):
         self.alphabet = [*self.characters, *[""] * end_of_text, *more]
         self.vocab_size = len(self.alphabet)
         numbers = {ord(c): number for number, c in enumerate(self.alphabet) if c}
-        self.numbers = np.full(max(numbers) + 2, -1)  # by code point; the last stands for all above
+        self.numbers = np.full(max(numbers) + 2, -1)  # by code point; the last entry is for all higher ones
         self.numbers[list(numbers)] = list(numbers.values())
 
     def encode(self, text: str) -> np.ndarray:
         points = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype="<u4")
         tokens = self.numbers[np.minimum(points, len(self.numbers) - 1)]
         if tokens.min(initial=0) < 0:
-            strange = sorted({chr(point) for point in points[tokens < 0]})
-            shown = " ".join(repr(c) for c in strange[:10]) + (" ..." if len(strange) > 10 else "")
+            unknown = sorted({chr(point) for point in points[tokens < 0]})
+            shown = " ".join(repr(c) for c in unknown[:10]) + (" ..." if len(unknown) > 10 else "")
             raise UnknownCharacters(
-                f"the network has never seen {shown}: its alphabet is the text it learned from; "
-                f"fine-tuning with --data.extend true adds what is new in a text"
+                f"characters not in the vocabulary: {shown}. This run knows only the characters of its training text; "
+                f"fine-tune with --data.extend true to add more"
             )
         return tokens
 
     def extended(self, characters: Iterable[str]) -> "CharTokenizer":
-        """The same numbers, and new ones for the characters that have none."""
+        """The same tokenizer, with new tokens for the characters that have none."""
         new = "".join(sorted(set(characters) - set(self.alphabet)))
         return CharTokenizer(self.characters, self.end_of_text is not None, self.more + new)
 
@@ -105,7 +105,7 @@ class CharTokenizer(Tokenizer):
 
 
 class ByteTokenizer(Tokenizer):
-    """One token per byte of UTF-8, then end-of-text: nothing is ever out of vocabulary."""
+    """One token per UTF-8 byte, then end-of-text: every text can be encoded."""
 
     vocab_size = 257
     end_of_text = 256
@@ -114,7 +114,7 @@ class ByteTokenizer(Tokenizer):
         try:
             content = text.encode("utf-8", errors="surrogateescape")
         except UnicodeEncodeError as error:
-            raise UserError(f"this is no text that UTF-8 can hold: {error}") from error
+            raise UserError(f"the text cannot be encoded as UTF-8: {error}") from error
         return np.frombuffer(content, dtype=np.uint8).astype(np.int64)
 
     def token_bytes(self, token: int) -> bytes:
@@ -125,10 +125,10 @@ class ByteTokenizer(Tokenizer):
 
 
 class TokenizerFile(Settings):
-    """tokenizer.json; what a kind has no use for is left out."""
+    """tokenizer.json; fields that a kind does not use are omitted."""
 
     format: Literal[1] = 1
-    """never written, so that a tokenizer keeps its hash"""
+    """never written, because it would change the hash of every existing tokenizer"""
     kind: Literal["char", "byte", "bpe"]
     characters: Annotated[str, Field(max_length=0x110000)] = ""
     end_of_text: bool = False
@@ -138,33 +138,33 @@ class TokenizerFile(Settings):
     """base64"""
 
     def tokenizer(self) -> Tokenizer:
-        """What the file describes. Raises ValueError unless tokens and bytes answer to each other one to one."""
+        """The tokenizer that the file describes. Raises ValueError for missing or duplicate tokens."""
         if self.kind == "byte":
             return ByteTokenizer()
         if self.kind == "char":
             if not self.characters or "".join(sorted(set(self.characters))) != self.characters:
-                raise ValueError("characters must be there, sorted and unique")
+                raise ValueError("characters must be non-empty, sorted and unique")
             if len(set(self.characters + self.more)) < len(self.characters + self.more):
-                raise ValueError("more must be new and unique")
+                raise ValueError("more must not repeat a character")
             return CharTokenizer(self.characters, self.end_of_text, self.more)
         from data.bpe import BPETokenizer
 
-        ranks = [base64.b64decode(run, validate=True) for run in self.ranks]
+        ranks = [base64.b64decode(sequence, validate=True) for sequence in self.ranks]
         if len(set(ranks)) < len(ranks) or not set(ranks) >= {bytes([byte]) for byte in range(256)}:
             raise ValueError("ranks must be distinct and cover all 256 bytes")
         return BPETokenizer(ranks, self.pattern)
 
 
 def tokenizer_in(folder: Path) -> Tokenizer:
-    """The tokenizer of a run or of prepared tokens. Raises UserError, and OSError if there is none."""
+    """The tokenizer of a run or of prepared tokens. Raises UserError, or OSError if the file is missing."""
     file = folder / "tokenizer.json"
     return read_tokenizer(small(file, LARGEST_TOKENIZER, MOST_TOKENS), file)
 
 
 def read_tokenizer(text: str | bytes, where: object) -> Tokenizer:
-    """The tokenizer that a tokenizer.json holds. Raises UserError for anything else, naming `where`."""
+    """The tokenizer in a tokenizer.json. Raises UserError, naming `where`, for anything else."""
     try:
         return TokenizerFile.model_validate_json(text).tokenizer()
-    except ValueError as error:  # pydantic's are of this kind too
+    except ValueError as error:  # pydantic's ValidationError is one too
         refuse_newer(text, where)
-        raise UserError(f"{where} is not a tokenizer: {reason(error)}", 1) from error
+        raise UserError(f"{where} is not a valid tokenizer: {reason(error)}", 1) from error

@@ -1,4 +1,4 @@
-"""Text becomes tokens on disk: all cores work, memory is bounded, and what is written is whole or not there."""
+"""Tokenize a corpus to disk, on all cores and in bounded memory, without ever leaving a partial result."""
 
 import os
 import shutil
@@ -25,10 +25,10 @@ from data.vocabulary import Choice, make_tokenizer
 
 
 def write(folder: Path, corpus: Corpus, val_fraction: float, wanted: Tokenizer | Choice) -> None:
-    """Make the folder: all of it, or nothing if anything goes wrong."""
+    """Tokenize the corpus into the folder: completely, or not at all if anything goes wrong."""
     cuts = corpus.cuts(val_fraction)
     tokenizer = wanted if isinstance(wanted, Tokenizer) else make_tokenizer(wanted, corpus, cuts)
-    with whole_folder(folder) as beside:  # an older one is damaged
+    with whole_folder(folder) as beside:  # replaces an existing folder, which is damaged
         dtype = "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
         with progress("tokenizing", corpus.byte_count) as bar:
             made = {
@@ -42,7 +42,7 @@ def write(folder: Path, corpus: Corpus, val_fraction: float, wanted: Tokenizer |
 
 
 def write_split(folder: Path, split: str, parts: Iterable[tuple[np.ndarray, int]], bar: tqdm) -> Split | None:
-    """Write tokens, which come with the bytes they stand for, into shards; None if there are none."""
+    """Write parts (tokens, and their number of UTF-8 bytes) into shards; None if there are no tokens."""
     count = byte_count = 0
     for tokens, size in parts:
         most = SHARD_BYTES // tokens.itemsize
@@ -60,9 +60,9 @@ def write_split(folder: Path, split: str, parts: Iterable[tuple[np.ndarray, int]
 
 
 def encoded(pieces: Iterable[Piece], tokenizer: Tokenizer, dtype: str) -> Iterator[tuple[np.ndarray, int]]:
-    """The pieces as tokens, in order, with the number of bytes they stand for; all cores work on a few at a time."""
+    """The tokens of the pieces, in order, each array with its number of UTF-8 bytes; uses all cores."""
     cores = os.cpu_count() or 1
-    pool = ThreadPoolExecutor(cores)  # threads suffice: tiktoken and numpy let others run meanwhile
+    pool = ThreadPoolExecutor(cores)  # threads suffice: tiktoken and numpy release the GIL
     waiting: deque[Future[tuple[np.ndarray, int]]] = deque()
     try:
         for batch in batches(pieces):
@@ -76,7 +76,7 @@ def encoded(pieces: Iterable[Piece], tokenizer: Tokenizer, dtype: str) -> Iterat
 
 
 def batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """The pieces in lists that are worth a thread's while."""
+    """The pieces in lists of at least `PIECE` characters, worth a thread's overhead."""
     batch, size = [], 0
     for piece in pieces:
         batch.append(piece)
@@ -89,7 +89,7 @@ def batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
 
 
 def encode(batch: list[Piece], tokenizer: Tokenizer, dtype: str) -> tuple[np.ndarray, int]:
-    """The tokens of some pieces, end-of-text behind each document if the tokenizer has it, and their bytes."""
+    """The pieces' tokens and number of UTF-8 bytes; end-of-text follows each document if the tokenizer has it."""
     end = np.array([] if tokenizer.end_of_text is None else [tokenizer.end_of_text], dtype)
     parts = [part for p in batch for part in (tokenizer.encode(p.text).astype(dtype), end[: int(p.last)])]
     return np.concatenate(parts), sum(len(piece.text.encode()) for piece in batch)
@@ -97,13 +97,13 @@ def encode(batch: list[Piece], tokenizer: Tokenizer, dtype: str) -> tuple[np.nda
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Wait until nobody else prepares anything in this folder; what others left unfinished is cleared away."""
+    """Lock the folder, waiting for other processes to finish, and delete partial folders that killed ones left."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}", 1) from error
+        raise UserError(f"cannot create folder {folder}: {error.strerror}", 1) from error
     with open_lock(folder / ".lock") as file:
-        lock(file, held=lambda: print("waiting for another process that prepares tokens", file=sys.stderr))
+        lock(file, held=lambda: print("waiting for another process that is already preparing tokens", file=sys.stderr))
         for dead in folder.glob("*.partial"):
             shutil.rmtree(dead, ignore_errors=True)
         yield
@@ -111,8 +111,8 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Inside, Ctrl-C is an exception, whatever it is outside, so that there is time to clear up."""
-    if threading.current_thread() is not threading.main_thread():  # where Python forbids handlers
+    """Inside, Ctrl-C raises KeyboardInterrupt, whatever it does outside, so that files are cleaned up."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""Which tokenizer a corpus gets, and how many tokens it has."""
+"""Choose a tokenizer and vocabulary size for a corpus."""
 
 from typing import Literal, NamedTuple
 
@@ -9,9 +9,9 @@ from configs.schema import DataConfig
 from data.corpus import Corpus
 from data.tokenizer import ByteTokenizer, CharTokenizer, Tokenizer
 
-SMALL = 300_000  # bytes; below, a text teaches too little about runs of bytes
-ALPHABET = 256  # characters; above, most of them are rare
-VOCABULARIES = {  # bytes of text from which on so many tokens are learned
+SMALL = 300_000  # bytes; a shorter text has too few frequent byte sequences for BPE
+ALPHABET = 256  # distinct characters; with more, most of them are rare
+VOCABULARIES = {  # minimum bytes of text: number of BPE tokens
     0: 512,
     300_000: 1024,
     1_000_000: 4096,
@@ -22,49 +22,49 @@ VOCABULARIES = {  # bytes of text from which on so many tokens are learned
 
 
 class Choice(NamedTuple):
-    """A kind of tokenizer, and why."""
+    """A kind of tokenizer, its size, and the reason for choosing it."""
 
     kind: Literal["char", "byte", "bpe", "gpt2"]
     vocab_size: int | None
-    """tokens to be learned by bpe; the others have as many as they have"""
+    """tokens for bpe to learn; None for other kinds"""
     reason: str
 
 
 def choose_tokenizer(byte_count: int, characters: int) -> Choice:
-    """What `auto` means for a corpus of so many bytes with so many different characters."""
+    """What `auto` means for a corpus of `byte_count` bytes with `characters` distinct characters."""
     if byte_count >= SMALL:
         return Choice(
             "bpe",
             vocabulary_size(byte_count),
-            f"{byte_count / 1e6:,.1f} MB of text are enough to learn frequent runs of bytes",
+            f"{byte_count / 1e6:,.1f} MB of text is enough to learn a BPE vocabulary",
         )
     if characters <= ALPHABET:
-        return Choice("char", None, f"a short text, in {characters} different characters")
-    return Choice("byte", None, f"a short text, but in {characters:,} different characters")
+        return Choice("char", None, f"short text with {characters} distinct characters")
+    return Choice("byte", None, f"short text with {characters:,} distinct characters, too many for char")
 
 
 def vocabulary_size(byte_count: int) -> int:
-    """Tokens that bpe learns from so many bytes, unless told otherwise."""
+    """Number of tokens that BPE learns by default from `byte_count` bytes."""
     return max(size for least, size in VOCABULARIES.items() if byte_count >= least)
 
 
 def chosen(config: DataConfig, corpus: Corpus) -> Choice:
-    """The kind and size that the settings ask for, `auto` and a size that isn't given resolved.
+    """The kind and size that the settings specify, with `auto` and a missing size resolved.
 
-    Raises UserError if there is a size and the kind isn't bpe.
+    Raises UserError if a size is set for a kind other than bpe.
     """
     if config.tokenizer == "auto" and config.vocab_size is None:
         small = corpus.byte_count < SMALL
         return choose_tokenizer(corpus.byte_count, len(alphabet(corpus)) if small else 0)
     if config.tokenizer in ("auto", "bpe"):
-        return Choice("bpe", config.vocab_size or vocabulary_size(corpus.byte_count), "as data.tokenizer says")
+        return Choice("bpe", config.vocab_size or vocabulary_size(corpus.byte_count), "set by data.tokenizer")
     if config.vocab_size is not None:
-        raise UserError(f"data.vocab_size is for --data.tokenizer bpe; {config.tokenizer} has a size of its own")
-    return Choice(config.tokenizer, None, "as data.tokenizer says")
+        raise UserError(f"data.vocab_size only applies to --data.tokenizer bpe; omit it with {config.tokenizer}")
+    return Choice(config.tokenizer, None, "set by data.tokenizer")
 
 
 def make_tokenizer(choice: Choice, corpus: Corpus, cuts: np.ndarray) -> Tokenizer:
-    """A new tokenizer for a corpus; to bpe, what is held out (beyond the cuts) teaches nothing."""
+    """A new tokenizer for a corpus; BPE learns only from the training split (before the cuts)."""
     match choice.kind:
         case "char":
             return CharTokenizer(alphabet(corpus), end_of_text=corpus.document_count > 1)
@@ -79,5 +79,5 @@ def make_tokenizer(choice: Choice, corpus: Corpus, cuts: np.ndarray) -> Tokenize
 
 
 def alphabet(corpus: Corpus) -> str:
-    """Every character that occurs in the corpus."""
+    """Every distinct character in the corpus."""
     return "".join(set().union(*(set(piece.text) for piece in corpus.read("train", corpus.cuts(0)))))

@@ -78,7 +78,7 @@ def test_of_any_folder_the_text_files_that_are_not_hidden_are_read_in_order(tree
         try:
             assert texts(opened(root)) == expected
         except UserError as error:
-            assert not expected and "holds no text" in str(error)
+            assert not expected and "contains no text" in str(error)
 
 
 @pytest.mark.parametrize("path", ["", "*.txt", "**/*.txt", "poem.txt"])
@@ -148,7 +148,7 @@ def test_a_path_that_leads_to_no_text_is_a_users_mistake(workplace, path):
 
 @pytest.mark.parametrize("files", [{}, {"a.txt": ""}, {"a.txt": "", "b.txt": ""}, {"a.jsonl": "\n\n"}])
 def test_a_corpus_without_text_is_a_users_mistake(tmp_path, files):
-    with pytest.raises(UserError, match="holds no text"):
+    with pytest.raises(UserError, match="contains no text"):
         opened(folder_of(tmp_path, files))
 
 
@@ -193,13 +193,13 @@ def test_a_packed_text_is_the_text(text):
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ('{"text": "cut', "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
-        ('["text"]', "no text in a field 'text'"),
-        ('{"text": 5}', "no text in a field 'text'"),
-        ('{"id": 1, "body": "x"}', "no text in a field 'text'; it has body, so say --data.field"),
-        ('{"text": "\\ud800"}', "half of a surrogate pair"),
-        (b'{"text": "\xff"}', "is not JSON"),
+        ('{"text": "cut', "invalid JSON"),
+        ("[" * 100_000, "invalid JSON"),
+        ('["text"]', "no text in field 'text'"),
+        ('{"text": 5}', "no text in field 'text'"),
+        ('{"id": 1, "body": "x"}', "no text in field 'text'; choose another with --data.field: body"),
+        ('{"text": "\\ud800"}', "unpaired surrogate"),
+        (b'{"text": "\xff"}', "invalid JSON"),
     ],
 )
 def test_a_line_that_is_no_document_is_named(tmp_path, line, complaint):
@@ -222,7 +222,7 @@ def test_a_damaged_gz_is_a_users_mistake_or_still_the_text(cut, place, byte):
             try:
                 assert texts(opened(place_)) == [gzip.decompress(whole).decode()]
             except UserError as error:
-                assert "damaged" in str(error) or "holds no text" in str(error)
+                assert "damaged" in str(error) or "contains no text" in str(error)
 
 
 # Documents in pieces

@@ -129,7 +129,7 @@ def test_a_short_body_says_how_much_came(answer, tmp_path):
 def test_an_endless_body_is_cut_off_and_does_not_fill_the_disk(answer, tmp_path):
     body = Endless()
     answer(body)
-    assert "more than the 179200 bytes" in refusal(tmp_path)
+    assert "more than the expected 179200 bytes" in refusal(tmp_path)
     assert body.taken <= 2 * SOURCE.size
     assert sum(p.stat().st_size for p in (tmp_path / "files" / "some").iterdir()) <= SOURCE.size
 

@@ -89,7 +89,7 @@ def test_who_prepares_tokens_waits_for_another_process_and_says_so(tmp_path, cap
     with alone_in(tmp_path):
         assert os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert child.wait() == 0
-    assert capsys.readouterr().err == "waiting for another process that prepares tokens\n"
+    assert capsys.readouterr().err == "waiting for another process that is already preparing tokens\n"
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES], ids=errno.errorcode.get)

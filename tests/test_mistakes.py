@@ -106,7 +106,7 @@ def test_a_network_needs_its_own_kind_of_data(shell, tiny, workplace):
 
 
 CORPORA = {
-    "empty": (b"", [], ["holds no text"]),
+    "empty": (b"", [], ["contains no text"]),
     "shorter than one window": (b"abc" * 9, [], ["tokens", "needs 17", "has 3"]),
     "not UTF-8": (b"caf\xe9" * 100, [], ["corpus.txt", "UTF-8"]),
 }

@@ -160,7 +160,7 @@ def test_a_blank_picture_is_a_users_mistake(folder, level, side):
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
 def test_a_file_that_is_no_picture_is_a_users_mistake(tmp_path, content):
     (tmp_path / "digit.png").write_bytes(content)
-    with pytest.raises(UserError, match=r"digit\.png is not a picture"):
+    with pytest.raises(UserError, match=r"digit\.png is not a readable picture"):
         read_image(tmp_path / "digit.png")
 
 

@@ -211,12 +211,12 @@ def test_a_prepared_folder_can_be_moved_and_used_without_the_text(text, tmp_path
 
 def test_a_prepared_folder_is_not_read_with_another_tokenizer_nor_with_other_texts(text, tmp_path):
     folder = shutil.copytree(folder_of(prepared(text, tokenizer="bpe")), tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="was prepared with bpe; say auto"):
+    with pytest.raises(UserError, match="was prepared with bpe; use auto"):
         prepared(folder, tokenizer="byte")
     config = DataConfig(path=str(folder))
-    with pytest.raises(UserError, match="prepared with another tokenizer than the network has"):
+    with pytest.raises(UserError, match="was tokenized differently from this network"):
         prepare(open_corpus(config), config, ByteTokenizer())
-    with pytest.raises(UserError, match="name it alone"):
+    with pytest.raises(UserError, match="cannot be combined with other paths"):
         open_corpus(DataConfig(path=[str(text), str(folder)]))
 
 
@@ -264,7 +264,7 @@ def test_another_tokenizer_beside_the_tokens_is_noticed(tmp_path):
     folder = made(tmp_path)
     other = CharTokenizer("".join(map(chr, range(256))), end_of_text=True)  # with as many tokens
     (folder / "tokenizer.json").write_text(other.file)
-    with pytest.raises(Damaged, match=r"tokenizer\.json is not the one that its tokens were made with"):
+    with pytest.raises(Damaged, match=r"tokenizer\.json is not the tokenizer that made its tokens"):
         prepared(folder, tokenizer="auto")
 
 
@@ -299,7 +299,7 @@ def test_a_token_that_the_tokenizer_does_not_have_is_an_error_that_names_the_sha
     tokens = np.zeros(6_000_000, np.uint16)
     assert len(prepared(forged(tmp_path / "good", tokens), tokenizer="auto").tokens["train"]) == len(tokens)
     tokens[place] = 257
-    with pytest.raises(Damaged, match=r"train-00000\.bin has a token 257, and the tokenizer has 257 tokens"):
+    with pytest.raises(Damaged, match=r"train-00000\.bin contains token 257; the vocabulary size is 257"):
         prepared(forged(tmp_path / "bad", tokens), tokenizer="auto")
 
 
@@ -311,7 +311,7 @@ def test_what_is_damaged_is_prepared_again_with_a_warning_where_the_text_is_at_h
     again = prepared(text)
     assert len(once) == 2 and again.sha256 == found.sha256 and shard.read_bytes() == content
     err = capsys.readouterr().err
-    assert "warning: " in err and "val-00000.bin has changed" in err and "preparing it again" in err
+    assert "warning: " in err and "val-00000.bin has changed" in err and "preparing the tokens again" in err
 
 
 # Whole or not there
@@ -335,7 +335,7 @@ def test_an_error_while_tokens_are_written_leaves_nothing_behind(text, monkeypat
 
 def test_characters_that_the_tokenizer_lacks_leave_nothing_behind(text):
     config = DataConfig(path=str(text))
-    with pytest.raises(UserError, match="never seen"):
+    with pytest.raises(UserError, match="not in the vocabulary"):
         prepare(open_corpus(config), config, CharTokenizer("abc"))
     assert leftovers() == []
 
@@ -345,7 +345,7 @@ def test_a_text_that_changes_while_it_is_read_is_not_prepared(text, change):
     config = DataConfig(path=str(text))
     corpus = open_corpus(config)
     text.write_text(change(text.read_text()))
-    with pytest.raises(UserError, match="has changed while it was read"):
+    with pytest.raises(UserError, match="changed while being read"):
         prepare(corpus, config, ByteTokenizer())
     assert leftovers() == []
 
@@ -460,5 +460,5 @@ def test_a_size_is_for_bpe(text):
     assert prepared(text, tokenizer="bpe", vocab_size=300).tokenizer.vocab_size == 300
     assert prepared(text, tokenizer="bpe").tokenizer.vocab_size <= vocabulary_size(2_000) == 512
     for kind in ("char", "byte", "gpt2"):
-        with pytest.raises(UserError, match=r"data\.vocab_size is for --data\.tokenizer bpe"):
+        with pytest.raises(UserError, match=r"data\.vocab_size only applies to --data\.tokenizer bpe"):
             prepared(text, tokenizer=kind, vocab_size=300)
