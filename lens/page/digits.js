@@ -62,7 +62,7 @@ export async function digitPage(about, root, report) {
     ? "Softmax turns the last ten sums into probabilities, which add up to 1 whatever you draw"
     : "Each output is a separate neuron between 0 and 1: they need not add up to 1, and all ten can be near 0";
 
-  const network = card("network", "The network", `A neuron is as bright as its activation, and each line shows weight × activation; click a neuron to see what it looks for ${LESSON}.`,
+  const network = card("network", "The network", `A neuron's colour is its activation, and each line shows weight × activation; click a neuron to see what it looks for ${LESSON}.`,
     make("div", { class: "flow" }, input, picture.element), legend(-1, ["inhibits", "excites", "scaled to the strongest line into each layer"]));
   const reading = card("outputs", "What it predicts", `${reads} ${LESSON}.`, outputs);
   const chosen = card("chosen", "What a neuron looks for", `A neuron sums its inputs times its weights; blue weights excite it, orange ones inhibit it ${LESSON}.`, neuron);
