@@ -76,7 +76,7 @@ def planned(printed: str) -> dict[str, float]:
     return {
         "peak_bytes": number(printed, r"^ +peak +([\d.]+) (\w?)B "),
         "seconds": number(printed, r"^time +([\d.]+) (\w+);"),
-        "step_seconds": number(printed, r"; ([\d.]+) (m?)s a step"),
+        "step_seconds": number(printed, r"; ([\d.]+) (m?)s (?:a|per) step"),
         "flops_each": number(printed, r"^arithmetic +([\d.]+) (\w?)FLOP"),
         "speed": number(printed, r": ([\d.]+) (\w?)FLOP/s"),
         "targets": float(re.search(r"steps of ([\d,]+) ", printed)[1].replace(",", "")),  # type: ignore[index]
