@@ -1,7 +1,7 @@
-"""The project's figures, measured anew: python -m benchmarks.figures [NAME...] [--seeds 3].
+"""Repeat the measurements in the README: python -m benchmarks.figures [NAME...] [--seeds 3].
 
-Each prints its table and writes it to benchmarks/results/NAME.json with the machine it ran on. Runs are made in a
-temporary folder, so nothing in runs/ is touched. What is compared in time alternates in one process.
+Each measurement prints a summary and writes its rows to benchmarks/results/NAME.json with the machine it ran on. Runs
+go to a temporary folder, so nothing in runs/ changes. Timings that are compared alternate in one process.
 """
 
 import argparse
@@ -39,19 +39,19 @@ from training.run import Interruption, machine, read_log, understand
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-SINGLE = ("--train.dtype", "float32")  # as what they are measured against
+SINGLE = ("--train.dtype", "float32")  # like the loop they are compared with
 
 Rows = list[dict[str, Any]]
 
 
 def about() -> dict[str, Any]:
-    """What a reader needs to know of the machine."""
+    """The machine, for the results: Python, packages, processors, threads."""
     found = machine()
     return {name: found[name] for name in ("python", "packages", "processors")} | {"threads": torch.get_num_threads()}
 
 
 def learn(config: str, run: str, *options: object) -> tuple[list[dict], float]:
-    """Train as the command line would; returns the log and the seconds of everything after the plan."""
+    """Train as from the command line; returns the log and the seconds of everything after the plan."""
     words = [str(ROOT / "configs" / f"{config}.toml"), "--run", run, *map(str, options)]
     job = prepare(understand(words), partial(seconds_per_step, train.update))
     assert job is not None
@@ -69,7 +69,7 @@ def final(log: list[dict], key: str) -> float:
 
 
 def shakespeare_adamw(seeds: int) -> Rows:
-    """shakespeare_adamw.toml against a bare eager float32 loop over the same network and the same number of steps."""
+    """shakespeare_adamw.toml against a bare eager float32 loop with the same network and number of steps."""
     rows = []
     for seed in range(seeds):
         log, ours = learn("shakespeare_adamw", f"s{seed}", "--train.seed", seed, "--train.eval_every", 500, *SINGLE)
@@ -80,7 +80,7 @@ def shakespeare_adamw(seeds: int) -> Rows:
 
 
 def bare_loop(run: str) -> tuple[float, float]:
-    """What a short script would do with the same network: AdamW, clipping, one evaluation at the end."""
+    """Loss and seconds of a short script with the same network: AdamW, clipping, one evaluation at the end."""
     config, data, learner, bare_step = bare_script(run)
     begin = time.perf_counter()
     for step in range(config.train.steps or 0):
@@ -91,7 +91,7 @@ def bare_loop(run: str) -> tuple[float, float]:
 
 
 def bare_script(run: str) -> tuple[Config, Text, Learner, Callable[[int], None]]:
-    """The settings, data and fresh network of a run, and a function that makes one bare step with them."""
+    """A run's settings and data, a new network, and a function that makes one bare training step with them."""
     restored = restore(run)
     config = restored.record.resolved
     data = open_data(config, restored.tokenizer)
@@ -120,7 +120,7 @@ def bare_script(run: str) -> tuple[Config, Text, Learner, Callable[[int], None]]
 
 
 def step(seeds: int) -> Rows:
-    """One step of shakespeare_adamw.toml against one of the bare loop, in turn, so that noise hits both alike."""
+    """One step of shakespeare_adamw.toml against one of the bare loop, alternating, so noise affects both."""
     learn("shakespeare_adamw", "s", "--train.steps", "2", "--train.eval_every", "100", *SINGLE)
     config, data, _, bare_step = bare_script("s")
     ours = partial(train.update, build_learner(config, data))
@@ -132,7 +132,7 @@ def step(seeds: int) -> Rows:
 
 
 def clock_call(function: Callable[[], Any]) -> float:
-    """Seconds that a call takes, a GPU's work included."""
+    """Seconds that a call takes, including the work it queues on a GPU."""
     wait()
     begin = time.perf_counter()
     function()
@@ -141,13 +141,13 @@ def clock_call(function: Callable[[], Any]) -> float:
 
 
 def wait() -> None:
-    """Until the GPU has done all that it was given, if one is in use: its work only begins when a call returns."""
+    """Wait for the GPU, if one is in use: calls return before their work on it is done."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 def scores(config: str, keys: tuple[str, ...], seeds: int, *options: object) -> Rows:
-    """What a config comes to, seed by seed."""
+    """One row per seed: the final values of `keys` in the log of a config's run, and its seconds."""
     rows = []
     for seed in range(seeds):
         log, seconds = learn(config, f"{config}{seed}", "--train.seed", seed, *options)
@@ -156,7 +156,7 @@ def scores(config: str, keys: tuple[str, ...], seeds: int, *options: object) -> 
 
 
 def python(seeds: int) -> Rows:
-    """The demo's GPT: bits per byte on files it has not seen, and how many of 20 snippets are Python."""
+    """The demo's GPT: bits per byte on held-out files, and how many of 20 generated snippets parse as Python."""
     rows = []
     for seed in range(seeds):
         log, seconds = learn("python", f"python{seed}", "--train.seed", seed)
@@ -167,7 +167,7 @@ def python(seeds: int) -> Rows:
 
 
 def snippets(run: str, count: int, length: int = 400) -> list[str]:
-    """Texts that begin where a file does, temperature 0.8, top-k 50, cut after their last whole line."""
+    """Generated beginnings of files (temperature 0.8, top-k 50), cut after their last complete line."""
     restored = restore(run)
     tokenizer = restored.tokenizer
     assert tokenizer is not None
@@ -189,12 +189,12 @@ def is_python(text: str) -> bool:
 
 
 def startup(seeds: int) -> Rows:
-    """Seconds from a shell to --help, and to the first step of training."""
+    """Seconds from the shell to --help, and to the first training step."""
     return [startup_row(number) for number in range(max(5, seeds))]
 
 
 def startup_row(number: int, *options: str) -> dict[str, Any]:
-    """These seconds, measured once; the options are for the run that makes a step."""
+    """One measurement of startup; `options` are passed to the run that makes a step."""
     words = {"train_help": ["train.py", "--help"], "sample_help": ["sample.py", "--help"]}
     row: dict[str, Any] = {"run": number}
     for name, command in words.items():
@@ -206,20 +206,20 @@ def startup_row(number: int, *options: str) -> dict[str, Any]:
 
 
 def clock(words: list[str]) -> float:
-    """Seconds that one command takes."""
+    """Seconds that a command takes."""
     begin = time.perf_counter()
     subprocess.run([sys.executable, str(ROOT / words[0]), *words[1:]], check=True, capture_output=True)
     return time.perf_counter() - begin
 
 
 def int8(seeds: int) -> Rows:
-    """What eight bits cost a network that has learned Shakespeare: nats of loss over the whole validation split."""
+    """What int8 weights cost a network trained on Shakespeare: nats of loss over the whole validation split."""
     rows = []
     for seed in range(seeds):
         log, _ = learn("shakespeare_adamw", f"int8-{seed}", "--train.seed", seed, *SINGLE)
-        found = restore(f"int8-{seed}", "last")
-        data = open_data(found.record.resolved, found.tokenizer)
-        result = evaluate(quantize(found.model), data, "val", cross_entropy, size=64)
+        restored = restore(f"int8-{seed}", "last")
+        data = open_data(restored.record.resolved, restored.tokenizer)
+        result = evaluate(quantize(restored.model), data, "val", cross_entropy, size=64)
         assert result is not None
         losses = {"float32": final(log, "val_loss"), "int8": result.loss}
         rows.append({"seed": seed, **losses, "difference": losses["int8"] - losses["float32"]})
@@ -241,7 +241,7 @@ FIGURES: dict[str, Callable[[int], Rows]] = {
 
 
 def summary(rows: Rows) -> dict[str, dict[str, float]]:
-    """Mean, median, lowest and highest of every column."""
+    """Mean, median, minimum and maximum of every numeric column."""
     numbers = [name for name, value in rows[0].items() if isinstance(value, int | float)]
     columns = {name: [row[name] for row in rows] for name in numbers if name not in ("seed", "run")}
     return {
@@ -256,10 +256,10 @@ def summary(rows: Rows) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Measure the figures named on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(FIGURES)} (default: all)")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(FIGURES)} (default: all)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
     asked = parser.parse_args()
     for name in asked.names or FIGURES:
         with tempfile.TemporaryDirectory() as folder:
@@ -270,7 +270,7 @@ def main() -> None:
 
 
 def write(name: str, rows: Rows) -> None:
-    """Print a table's summary and write all of it to results/NAME.json."""
+    """Print the summary of the rows and write rows and summary to results/NAME.json."""
     result = {"figure": name, "rows": rows, "summary": summary(rows), "machine": about()}
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -1,9 +1,9 @@
-"""What a network that can write already is worth to a new text: python -m benchmarks.finetune [--markdown FOLDER].
+"""How much a trained network helps on a new text: python -m benchmarks.finetune [--markdown FOLDER].
 
-The base is python.toml's network after 1,200 steps. Two new texts: the first 100 kB of Tiny Shakespeare and a folder
-of Markdown. For each, and for each of three seeds, the loss over the whole validation split, in nats per byte, of the
-base untouched, of python.toml's recipe from nothing in as many steps and in three times as many, of finetune.toml and
-of lora.toml. Best of the evaluations of each run, as `sample.py` would load it.
+The base is python.toml's network after 1,200 steps. The new texts are the first 100 kB of Tiny Shakespeare and a folder
+of Markdown. Measured for each text and each of three seeds: the loss over the whole validation split, in nats per byte,
+of the untouched base, of python.toml's recipe from scratch with the same and with three times the steps, of
+finetune.toml and of lora.toml. For each run its best evaluation counts, the one `sample.py` would load.
 """
 
 import argparse
@@ -31,26 +31,26 @@ def losses(run: str) -> list[float]:
 
 
 def megabytes(run: str) -> float:
-    """What a run's best checkpoint takes on disk, optimiser included."""
+    """Size on disk of a run's best checkpoint, optimiser included."""
     folder = restore(run).checkpoint.folder
     return sum(file.stat().st_size for file in folder.iterdir()) / 1e6
 
 
 def trainable(run: str) -> float:
-    """Share of the network's parameters that learned."""
+    """Share of the network's parameters that were trained."""
     config = restore(run).record.resolved
     return count_parameters(config, learning=True) / count_parameters(config)
 
 
 def beginning_of_shakespeare() -> Path:
-    """The first 100 kB, in a file of the current folder."""
+    """The first 100 kB, in a file in the current folder."""
     play = Path("shakespeare.txt")
     play.write_bytes(fetch(SHAKESPEARE).read_bytes()[: 1000 * KILOBYTES])
     return play
 
 
 def compare(path: Path, name: str, seed: int, length: int = STEPS, *options: object) -> dict[str, object]:
-    """One row: every way to learn this text, with one seed, in so many steps (`scratch_3x`: three times as many)."""
+    """One row: every way to learn a text, with one seed, in `length` steps (`scratch_3x`: three times as many)."""
     common = ("--data.path", path, "--train.seed", seed, "--data.val_fraction", 0.1, "--log.sample_tokens", 0, *options)
     row: dict[str, object] = {"seed": seed}
     for way, config, steps, more in (
@@ -68,10 +68,10 @@ def compare(path: Path, name: str, seed: int, length: int = STEPS, *options: obj
 
 
 def main() -> None:
-    """Measure, print, write results/finetune_TEXT.json."""
+    """Measure, print and write results/finetune_TEXT.json."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--markdown", type=Path, help="a folder with Markdown files; without it, Shakespeare alone")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--markdown", type=Path, help="a folder with Markdown files (default: only Shakespeare)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
@@ -83,7 +83,7 @@ def main() -> None:
             rows: Rows = []
             for seed in range(asked.seeds):
                 rows.append(compare(path, f"{name}-{seed}", seed))
-                write(f"finetune_{name}", rows)  # after each, for it takes long
+                write(f"finetune_{name}", rows)  # after each row, because it takes long
         os.chdir(ROOT)
 
 

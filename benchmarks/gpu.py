@@ -1,9 +1,9 @@
-"""One GPU in under four minutes: python -m benchmarks.gpu, or make gpu.
+"""Test and measure one GPU in under four minutes: python -m benchmarks.gpu, or make gpu.
 
-Runs every test marked `cuda` and measures one row of each benchmark, smaller than the benchmark's own rows. All goes
-into one file, benchmarks/results/gpu.json: machine, versions, commit, date, each test's outcome, each benchmark's row
-with the seconds it took. If anything fails the file that is there stays, and the results go to gpu.failed.json.
-`--device cpu --out FILE` tries all of it out on a processor, with the least work that each benchmark can do.
+Runs every test marked `cuda` and measures one row of each benchmark, smaller than the benchmark's own rows. Everything
+goes into one file, benchmarks/results/gpu.json: machine, versions, commit, date, each test's outcome, each benchmark's
+row and the seconds it took. If anything fails, that file is left unchanged and the results go to gpu.failed.json.
+`--device cpu --out FILE` is a trial run on a CPU, with the least work that each benchmark can do.
 """
 
 import argparse
@@ -32,16 +32,16 @@ from training.device import choose_dtype
 from training.run import machine
 
 OUT = RESULTS / "gpu.json"
-LATEST = 180  # seconds after which no further benchmark begins, so that four minutes are enough
+LATEST = 180  # seconds after which no further benchmark starts, so that four minutes are enough
 TESTS_AT_MOST = 150  # seconds
 NOT_MEASURED = {
-    "tokenizing": "reading and encoding text is done by the processor: no tensor is involved",
-    "figures.digits, digits_modern, shakespeare, shakespeare_adamw, shakespeare_hour": "the same code as the rows of "
-    "figures here, with recipes that take longer than four minutes in all",
-    "figures.step": "training.plain and training.ours are this comparison",
-    "figures.int8": "its loss does not depend on the device; sampling.int8 is the speed",
-    "growth, corpora": "how the speed depends on the size of the corpus is a matter of the processor's memory",
-    "sampling, ctranslate2": "measured on processors alone; on a GPU it needs CUDA libraries of its own",
+    "tokenizing": "text is read and encoded on the CPU; no tensor is involved",
+    "figures.digits, digits_modern, shakespeare, shakespeare_adamw, shakespeare_hour": "the same code as the figures "
+    "measured here, with recipes that take longer than four minutes in total",
+    "figures.step": "training.plain and training.ours make the same comparison",
+    "figures.int8": "the loss does not depend on the device; sampling.int8 measures the speed",
+    "growth, corpora": "how speed depends on corpus size is determined by the CPU's memory",
+    "sampling, ctranslate2": "measured only on CPUs; on a GPU it needs its own CUDA libraries",
 }
 
 QUIET = ("--log.sample_tokens", 0)
@@ -50,17 +50,17 @@ Row = dict[str, Any]
 
 
 class Sizes(NamedTuple):
-    """How much work the rows are."""
+    """How much work each row does."""
 
     network: str
-    """of benchmarks.training"""
+    """a name in benchmarks.training.SIZES"""
     ways: list[str]
     turns: int
     growth: tuple[int, int, int, int]
     sampled: dict[str, int]
-    """settings of the network that writes"""
+    """settings of the network that generates text"""
     count: int
-    """tokens that it writes"""
+    """tokens to generate"""
     steps: int
     epochs: int
     token_bytes: int
@@ -91,12 +91,12 @@ TRIAL = Sizes(
 
 
 def training_row(device: str, sizes: Sizes) -> Row:
-    """Tokens per second of training, beside a plain loop and Hugging Face's."""
+    """Training: tokens per second, against a plain loop and Hugging Face's."""
     return training.alternating(sizes.network, sizes.turns, sizes.ways, device)
 
 
 def sampling_row(device: str, sizes: Sizes) -> Row:
-    """Tokens per second of writing."""
+    """Sampling: tokens per second."""
 
     def fresh() -> Any:
         return sampling.network(**sizes.sampled).to(device)
@@ -113,7 +113,7 @@ def sampling_row(device: str, sizes: Sizes) -> Row:
 
 
 def growth_row(device: str, sizes: Sizes) -> Row:
-    """Operations per second of a step, beside a matrix product's, in the precision that `auto` chooses."""
+    """Operations per second of a training step, against a matrix product, in the precision that `auto` chooses."""
     dtype = choose_dtype("auto", device, 10**7)
     return growth.over_networks(sizes.turns, [sizes.growth], device=device, dtype=dtype)[0] | {"dtype": dtype}
 
@@ -125,7 +125,7 @@ def digits_row(device: str, sizes: Sizes) -> Row:
 
 
 def python_row(device: str, sizes: Sizes) -> Row:
-    """python.toml's network after some steps: bits per byte on files it has not seen."""
+    """python.toml's network after `sizes.steps` steps: bits per byte on held-out files."""
     options = ("--train.device", device, "--train.steps", sizes.steps, "--train.eval_every", sizes.steps, *QUIET)
     return scores("python", ("val_loss", "val_bits_per_byte"), 1, *options)[0] | {"steps": sizes.steps}
 
@@ -136,21 +136,21 @@ def startup_seconds(device: str, sizes: Sizes) -> Row:
 
 
 def plan_row(device: str, sizes: Sizes) -> Row:
-    """What --dry-run says of a run on the GPU, and what the run takes; memory is the GPU's."""
+    """The forecast of --dry-run for a run on the GPU, against the actual run; memory is the GPU's."""
     settings = {"train.device": device, "train.steps": sizes.steps // 2, "train.eval_every": sizes.steps // 2}
     imported = 0 if device != "cpu" else plan.run(["-c", "import torch"])[1]
     return plan.compare(settings, Path("planned").resolve(), imported, "python")
 
 
 def memory_row(device: str, sizes: Sizes) -> Row:
-    """The processor's memory while the GPU trains from tokens in files."""
+    """Peak CPU memory while the GPU trains from tokens in files."""
     folder = memory.sparse_tokens(Path("tokens").resolve(), sizes.token_bytes // 2)
     options = ("--train.device", device)
     return {"token_bytes": sizes.token_bytes, **memory.train(folder, Path("run").resolve(), sizes.steps // 5, *options)}
 
 
 def time_to_loss_row(device: str, sizes: Sizes) -> Row:
-    """Three recipes race to one loss on Tiny Shakespeare."""
+    """A race of three recipes to the same loss on Tiny Shakespeare."""
     fetch(SHAKESPEARE)
     options = ["--train.device", device, "--train.compile", "off"]
     if sizes is TRIAL:
@@ -159,7 +159,7 @@ def time_to_loss_row(device: str, sizes: Sizes) -> Row:
 
 
 def finetune_row(device: str, sizes: Sizes) -> Row:
-    """What a trained network is worth to 100 kB of Tiny Shakespeare, with a third of the benchmark's steps."""
+    """How much a trained network helps on 100 kB of Tiny Shakespeare, with a third of the benchmark's steps."""
     text, options = finetune.beginning_of_shakespeare(), ("--train.device", device, *QUIET)
     log, _ = learn("python", "base", "--train.steps", sizes.steps, "--train.eval_every", sizes.steps, *options)
     row = finetune.compare(text.resolve(), "text", 0, max(10, sizes.steps // 5), *options)
@@ -181,7 +181,7 @@ BENCHMARKS: dict[str, Callable[[str, Sizes], Row]] = {
 
 
 def outcomes(xml: str) -> list[Row]:
-    """Each test of a JUnit report: its name, its seconds, and whether it passed, failed or was skipped, and why."""
+    """Each test in a JUnit report: its name, its seconds, its outcome, and the reason unless it passed."""
     rows = []
     for case in ElementTree.fromstring(xml).iter("testcase"):
         row: Row = {"test": case.get("name"), "outcome": "passed", "seconds": float(case.get("time", 0))}
@@ -193,7 +193,7 @@ def outcomes(xml: str) -> list[Row]:
 
 
 def run_tests() -> list[Row]:
-    """Every test marked cuda, in a process of its own: one that breaks the GPU's state breaks nothing else."""
+    """Run every test marked cuda in a separate process, so that one that breaks the GPU's state breaks nothing else."""
     files = [
         str(file) for file in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.cuda" in file.read_text("utf-8")
     ]
@@ -205,7 +205,7 @@ def run_tests() -> list[Row]:
         except subprocess.TimeoutExpired:
             pass
         if not report.exists():
-            return [{"test": "all", "outcome": "error", "why": f"pytest did not end within {TESTS_AT_MOST} seconds"}]
+            return [{"test": "all", "outcome": "error", "why": f"pytest did not finish within {TESTS_AT_MOST} seconds"}]
         return outcomes(report.read_text("utf-8"))
 
 
@@ -221,7 +221,7 @@ def elsewhere():
 
 
 def measure(name: str, row: Callable[[], Row]) -> Row:
-    """A benchmark's row and the seconds it took; instead of it why there is none, if it fails."""
+    """A benchmark's row and the seconds it took, or the error if it fails."""
     result: Row = {}
 
     def work() -> None:
@@ -237,19 +237,19 @@ def measure(name: str, row: Callable[[], Row]) -> Row:
 
 
 def measure_all(device: str, sizes: Sizes, began: float) -> dict[str, Row]:
-    """A row of each benchmark, as long as there is time."""
-    found: dict[str, Row] = {}
+    """A row of each benchmark that can start within the time limit."""
+    rows: dict[str, Row] = {}
     for name, row in BENCHMARKS.items():
         late = device != "cpu" and time.monotonic() - began > LATEST
-        what = f"not begun: {LATEST} seconds were over"
-        found[name] = {"failed": what} if late else measure(name, lambda: row(device, sizes))  # noqa: B023
-    return found
+        reason = f"not started: the time limit of {LATEST} seconds was reached"
+        rows[name] = {"failed": reason} if late else measure(name, lambda: row(device, sizes))  # noqa: B023
+    return rows
 
 
 def described(device: str) -> Row:
-    """The machine, the versions, and what the code was."""
-    found = machine()
-    row = about() | {"commit": found["commit"], "changed": found["changed"], "device": device}
+    """The machine, the package versions and the commit."""
+    record = machine()
+    row = about() | {"commit": record["commit"], "changed": record["changed"], "device": device}
     if device != "cpu":
         gpu = torch.cuda.get_device_properties(device)
         row |= {"gpu": gpu.name, "gpu_bytes": gpu.total_memory, "capability": [gpu.major, gpu.minor]}
@@ -257,7 +257,7 @@ def described(device: str) -> Row:
 
 
 def failures(result: Row) -> list[str]:
-    """What went wrong: tests that did not pass, benchmarks without a row."""
+    """One line for each test that failed and each benchmark without a row."""
     tests = [
         f"{row['test']}: {row.get('why', '')}" for row in result["tests"] if row["outcome"] in ("failure", "error")
     ]
@@ -266,7 +266,7 @@ def failures(result: Row) -> list[str]:
 
 
 def write(result: Row, out: Path) -> Path:
-    """Write the results, beside `out` if anything failed; returns where they are."""
+    """Write the results to `out`, or to NAME.failed.json in its folder if anything failed; returns the path."""
     target = out.with_name(f"{out.stem}.failed.json") if failures(result) else out
     part = target.with_name(f"{target.name}.part")
     part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -274,16 +274,16 @@ def write(result: Row, out: Path) -> Path:
 
 
 def main() -> int:
-    """Test, measure, write down; 1 if anything failed. Raises UserError without a GPU."""
+    """Run tests and benchmarks and write the results; returns 1 if any failed. Raises UserError without a GPU."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: a trial, with tiny rows")
-    parser.add_argument("--out", type=Path, help=f"(default: {OUT.relative_to(ROOT)})")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: a trial run with tiny rows")
+    parser.add_argument("--out", type=Path, help=f"where to write the results (default: {OUT.relative_to(ROOT)})")
     asked = parser.parse_args()
     if asked.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("no NVIDIA GPU on this machine (torch.cuda.is_available() is false)", 1)
+        raise UserError("no NVIDIA GPU available (torch.cuda.is_available() is false)", 1)
     if asked.device == "cpu" and not asked.out:
         raise UserError(
-            f"--device cpu is a trial and does not write {OUT.relative_to(ROOT)}; name a file with --out", 1
+            f"--device cpu is a trial run and does not write {OUT.relative_to(ROOT)}; name a file with --out", 1
         )
     out, began = (asked.out or OUT).resolve(), time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -295,7 +295,7 @@ def main() -> int:
     path = write(result, out)
     for line in failures(result):
         print(f"failed: {line}", file=sys.stderr)
-    print(f"{result['seconds']:.0f} s; the results are in {path}")
+    print(f"{result['seconds']:.0f} s; results in {path}")
     return 1 if failures(result) else 0
 
 

@@ -1,9 +1,9 @@
-"""Cost as work grows: python -m benchmarks.growth [--turns 5] [--gigabytes 10].
+"""Training speed over network size and corpus size: python -m benchmarks.growth [--turns 5] [--gigabytes 10].
 
-Tokens per second of steps as `train.py` makes them, over networks of 0.1M to 124M parameters, with the operations that
-this comes to beside those of a large matrix product; and of one network over corpora of 1 MB to 10 GB (tokens in sparse
-files, which the system keeps in memory as any file that was read before). Each step of one is followed by one of the
-next, and medians count. The results go to benchmarks/results/growth.json, the picture to growth.png beside it.
+Measures tokens per second of the steps that `train.py` makes: over networks of 0.1M to 124M parameters, with their
+operations per second relative to a large matrix product's; and of one network over corpora of 1 MB to 10 GB (tokens in
+sparse files, which the system caches in memory like any file that was read before). The steps of all alternate, and
+medians count. The results go to benchmarks/results/growth.json and growth.png.
 """
 
 import argparse
@@ -46,7 +46,7 @@ CONTEXT, WINDOWS = 256, 8
 
 
 def config_of(layers: int, heads: int, width: int, vocabulary: int, **train: Any) -> Config:
-    """shakespeare.toml's network in another size, learning by AdamW."""
+    """shakespeare.toml's network in another size, trained with AdamW."""
     size = {"n_layer": layers, "n_head": heads, "n_embd": width, "vocab_size": vocabulary, "context_length": CONTEXT}
     return Config.model_validate(
         {
@@ -61,19 +61,19 @@ def config_of(layers: int, heads: int, width: int, vocabulary: int, **train: Any
 
 
 def gpt(config: Config) -> GPTConfig:
-    """The network of a config that has one of these."""
+    """The network of a GPT's config."""
     assert isinstance(config.model, GPTConfig)
     return config.model
 
 
 def step_seconds(learners: list[Learner], turns: int) -> list[float]:
-    """Median seconds of a step of each, the learners in turn."""
+    """Median seconds of a step of each learner; their steps alternate."""
     times = in_turn({str(n): partial(train.update, learner) for n, learner in enumerate(learners)}, turns)
-    return [statistics.median(found[SKIPPED:]) for found in times.values()]
+    return [statistics.median(seconds[SKIPPED:]) for seconds in times.values()]
 
 
 def over_networks(turns: int, sizes: Iterable[tuple[int, int, int, int]] = SIZES, **train: Any) -> Rows:
-    """Speed against parameters."""
+    """Speed of each network, by its parameters."""
     configs = [config_of(*size, **train) for size in sizes]
     learners = [build_learner(config, Noise(gpt(config))) for config in configs]  # type: ignore[arg-type]
     fastest, rows = product_speed(configs[0].train.device, configs[0].train.dtype), []
@@ -91,7 +91,7 @@ def over_networks(turns: int, sizes: Iterable[tuple[int, int, int, int]] = SIZES
 
 
 def over_corpora(turns: int, gigabytes: float) -> Rows:
-    """Speed against the bytes of the tokens that are trained from."""
+    """Speed of one network, by the bytes of tokens in the corpus."""
     sizes = [int(size) for size in (1e6, 1e7, 1e8, 1e9, 1e10) if size <= gigabytes * 1e9]
     config = config_of(*SIZES[1][:3], 256)
     with tempfile.TemporaryDirectory() as place:
@@ -102,25 +102,25 @@ def over_corpora(turns: int, gigabytes: float) -> Rows:
             data = open_text(DataConfig(path=str(folder)), CONTEXT, seed=0)
             opening.append(time.perf_counter() - begin)
             learners.append(build_learner(config, data))
-        found = step_seconds(learners, turns)
+        per_step = step_seconds(learners, turns)
     tokens = WINDOWS * CONTEXT
     return [
         {"token_bytes": size, "tokens_per_second": round(tokens / seconds), "opening_seconds": round(opened, 2)}
-        for size, seconds, opened in zip(sizes, found, opening, strict=True)
+        for size, seconds, opened in zip(sizes, per_step, opening, strict=True)
     ]
 
 
 def draw(result: dict[str, Any]) -> Any:
-    """Both halves side by side."""
+    """A figure with both curves side by side."""
     networks, corpora = result["networks"], result["corpora"]
-    figure = canvas(11, 4.4, "Tokens per second as work grows", result["about"])
+    figure = canvas(11, 4.4, "Training speed over network size and corpus size", result["about"])
     left, right = figure.subplots(1, 2)
     curve(left, networks, "parameters", "parameters")
     powers(left)
     ceiling = [row["tokens_per_second"] / row["of_a_matrix_product"] for row in networks]
     sizes = [row["parameters"] for row in networks]
     left.plot(sizes, ceiling, color=RED, linestyle="--", label="a large matrix product's speed")
-    left.plot([], [], color=BLUE, marker="o", label="a step of training")
+    left.plot([], [], color=BLUE, marker="o", label="a training step")
     left.legend()
     curve(right, corpora, "token_bytes", "bytes of tokens in the corpus")
     right.set_ylim(0, 1.2 * max(row["tokens_per_second"] for row in corpora))
@@ -128,7 +128,7 @@ def draw(result: dict[str, Any]) -> Any:
 
 
 def curve(axes: Axes, rows: Rows, key: str, label: str) -> None:
-    """Tokens per second against something that grows."""
+    """Plot tokens per second over the column `key`."""
     x, y = [row[key] for row in rows], [row["tokens_per_second"] for row in rows]
     axes.plot(x, y, color=BLUE, marker="o")
     powers(axes, "x")
@@ -139,14 +139,14 @@ def curve(axes: Axes, rows: Rows, key: str, label: str) -> None:
 
 
 def main() -> None:
-    """Measure, write down, draw."""
+    """Measure, write the results and draw them."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--gigabytes", type=float, default=10)
+    parser.add_argument("--turns", type=int, default=5, help="steps of each network (default: 5)")
+    parser.add_argument("--gigabytes", type=float, default=10, help="largest corpus (default: 10)")
     asked = parser.parse_args()
     threads = torch.get_num_threads()
     sentence = (
-        f"AdamW's steps of {WINDOWS} windows of {CONTEXT} tokens in float32 on {threads} thread{'s' * (threads > 1)}; "
+        f"AdamW, {WINDOWS} windows of {CONTEXT} tokens per step, float32, {threads} thread{'s' * (threads > 1)}; "
         f"right: {SIZES[1][0]} layers, {SIZES[1][2]} wide."
     )
     result = {

@@ -1,7 +1,8 @@
-"""Memory while training from a large corpus: python -m benchmarks.memory [--gigabytes 10].
+"""Memory used while training from a large corpus: python -m benchmarks.memory [--gigabytes 10].
 
-Tokens that take no place on the disk (a sparse file of zeros) are prepared as any others, and a small network is
-trained from them by train.py; the peak is what the system says of that process. Beside it, the same from 1 MB.
+The tokens are a sparse file of zeros, which takes no space on the disk; train.py trains a small network from them as
+from any prepared tokens. The peak is the maximum resident size of that process. The same is measured with 1 MB of
+tokens.
 """
 
 import argparse
@@ -32,7 +33,7 @@ TRAIN = (
 
 
 def sparse_tokens(folder: Path, count: int) -> Path:
-    """A prepared folder of so many tokens 0 of two bytes each."""
+    """A folder of prepared tokens: `count` zeros of two bytes each."""
     folder.mkdir(parents=True)
     sizes = [min(SHARD_BYTES, 2 * count - at) for at in range(0, 2 * count, SHARD_BYTES)]
     for number, size in enumerate(sizes):
@@ -50,7 +51,7 @@ def sparse_tokens(folder: Path, count: int) -> Path:
 
 
 def zeros_hash(size: int) -> str:
-    """SHA-256 of so many zero bytes."""
+    """SHA-256 of `size` zero bytes."""
     digest, block = hashlib.sha256(), bytes(2**20)
     for at in range(0, size, len(block)):
         digest.update(block[: size - at])
@@ -68,10 +69,10 @@ def train(folder: Path, run: Path, steps: int, *options: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure both and write them down."""
+    """Measure both corpora and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--gigabytes", type=float, default=10)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--gigabytes", type=float, default=10, help="size of the large corpus (default: 10)")
+    parser.add_argument("--steps", type=int, default=200, help="training steps (default: 200)")
     asked = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as place:

@@ -1,10 +1,10 @@
-"""How far a dry run's plan is from what the run then takes: python -m benchmarks.plan.
+"""How accurate the forecast of --dry-run is: python -m benchmarks.plan.
 
-Three GPTs on Shakespeare, each planned by --dry-run and then trained for some steps, in turn. Memory is the peak of the
-training process above that of a process that has imported torch and nothing else. Time is from the moment the plan is
-made (run.json is written) to the end of the process: steps, evaluations and checkpoints. Both figures of the plan are
-read from what it prints, rounded as the user sees them. The share is that of a matrix product's speed which a step
-reaches: the plan's operations over the median time between two steps of the real run, over the speed it prints.
+Three GPTs on Shakespeare take turns; each is planned with --dry-run and then trained for some steps. Memory is the peak
+of the training process minus that of a process that has only imported torch. Time is from the end of planning (run.json
+is written) to the end of the process: steps, evaluations and checkpoints. Both forecasts are parsed from the printed
+plan, rounded as the user sees them. The share is the fraction of a matrix product's speed that a step reaches: the
+plan's operations per step, over the median time of a step in the actual run, over the speed in the plan.
 """
 
 import json
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "plan.json"
 UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "s": 1, "min": 60, "h": 3600}
 SHARED = {"train.threads": 1, "train.device": "cpu", "log.every": 1, "log.sample_tokens": 0}
-ON_A_GPU = (  # train.py, and then the most bytes that its tensors took on the GPU
+ON_A_GPU = (  # runs train.py, then prints the peak bytes of its tensors on the GPU
     "import runpy, sys, torch\n"
     "code = 0\n"
     "try: runpy.run_path('train.py', run_name='__main__')\n"
@@ -51,7 +51,7 @@ SIZES = {  # settings, repetitions
 
 
 def run(words: list[str]) -> tuple[str, int, float]:
-    """What a python process printed, its peak in bytes, and when it ended. Raises CalledProcessError."""
+    """Standard output of a Python process, its peak memory in bytes, and when it ended. Raises CalledProcessError."""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=out, stderr=errors)
         _, status, usage = os.wait4(process.pid, 0)
@@ -65,18 +65,18 @@ def run(words: list[str]) -> tuple[str, int, float]:
 
 
 def number(text: str, pattern: str) -> float:
-    """The number that a line of the plan has, its prefix or unit of time counted in."""
+    """A number in the plan, converted to base units: "1.5 min" is 90.0."""
     found = re.search(pattern, text, re.MULTILINE)
     assert found, (pattern, text)
     return float(found[1]) * UNITS[found[2]]
 
 
 def planned(printed: str) -> dict[str, float]:
-    """Bytes, seconds and speed of a plan as it prints them."""
+    """Bytes, seconds and speed in a printed plan."""
     return {
         "peak_bytes": number(printed, r"^ +peak +([\d.]+) (\w?)B "),
         "seconds": number(printed, r"^time +([\d.]+) (\w+);"),
-        "step_seconds": number(printed, r"; ([\d.]+) (m?)s a step"),
+        "step_seconds": number(printed, r"; ([\d.]+) (m?)s (?:a|per) step"),
         "flops_each": number(printed, r"^arithmetic +([\d.]+) (\w?)FLOP"),
         "speed": number(printed, r": ([\d.]+) (\w?)FLOP/s"),
         "targets": float(re.search(r"steps of ([\d,]+) ", printed)[1].replace(",", "")),  # type: ignore[index]
@@ -84,7 +84,7 @@ def planned(printed: str) -> dict[str, float]:
 
 
 def compare(settings: dict[str, Any], folder: Path, imported: int, config: str = "shakespeare_adamw") -> dict[str, Any]:
-    """A plan and the run it is of. On a GPU the peak is that of the tensors there, and `imported` is not used."""
+    """A plan and the run it forecasts. On a GPU the peak is that of the tensors on it, and `imported` is not used."""
     settings = SHARED | settings
     words = [f"configs/{config}.toml", "--run", str(folder)]
     words += [word for name, value in settings.items() for word in (f"--{name}", str(value))]
@@ -96,7 +96,7 @@ def compare(settings: dict[str, Any], folder: Path, imported: int, config: str =
         printed, _, ended = run(["-c", ON_A_GPU, *words])
         peak = int(printed.split()[-1])
     times = [json.loads(line) for line in (folder / "timing.jsonl").read_text().splitlines()]
-    steps = {row["step"]: row["at"] for row in reversed(times)}  # of two rows of a step the first
+    steps = {row["step"]: row["at"] for row in reversed(times)}  # if a step has two rows, the first
     step = statistics.median(
         steps[later] - steps[before] for before, later in pairwise(sorted(steps)) if later - before == 1
     )
@@ -116,7 +116,7 @@ def compare(settings: dict[str, Any], folder: Path, imported: int, config: str =
 
 
 def main() -> None:
-    """Compare them in turn and write it down."""
+    """Compare all plans with their runs and write the results."""
     imported = run(["-c", "import torch"])[1]
     rows = []
     with tempfile.TemporaryDirectory() as place:

@@ -1,7 +1,7 @@
-"""How fast text is written, beside others on the same weights: python -m benchmarks.sampling [PART...] [--runs 5].
+"""Sampling speed, against other libraries on the same weights: python -m benchmarks.sampling [PART...] [--runs 5].
 
-Everything in a row of a part is measured in turn in one process, so that a noisy machine hits all alike; the figures
-are tokens a second. Results go to benchmarks/results/sampling.json, each part with the machine it ran on.
+All samplers of a part take turns in one process, so that noise affects them equally; the figures are tokens per second.
+The results go to benchmarks/results/sampling.json, each part with the machine it ran on.
 """
 
 import argparse
@@ -30,26 +30,26 @@ from training.run import version
 from training.speak import read
 
 SAMPLING = Sampling(temperature=0.8, top_k=50)
-SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 128, "vocab_size": 65}  # a network that writes letters
+SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 128, "vocab_size": 65}  # a character-level network
 PROMPT = 32  # tokens
 
 Writer = Callable[[int], Any]
-"""writes that many new tokens after the prompt"""
+"""generates the given number of tokens after the prompt"""
 
 
 def network(**settings: Any) -> GPT:
-    """A network with random weights, always the same; GPT-2 small if nothing else is said."""
+    """A network with random weights, always the same ones; GPT-2 small by default."""
     torch.manual_seed(0)
     return GPT(GPTConfig(**settings)).eval()
 
 
 def device_of(model: GPT) -> torch.device:
-    """Where its weights are."""
+    """The device of the model's weights."""
     return next(model.parameters()).device
 
 
 def prompt_for(model: GPT) -> list[int]:
-    """32 random tokens, or as many as half a context holds."""
+    """32 random tokens, or half a context if that is shorter."""
     count = min(PROMPT, model.config.context_length // 2)
     return torch.randint(model.config.vocab_size, (count,), generator=torch.Generator().manual_seed(0)).tolist()
 
@@ -57,12 +57,12 @@ def prompt_for(model: GPT) -> list[int]:
 def ours(model: GPT, rows: int = 1) -> Writer:
     """Our sampler, with its cache."""
     reader, prompts = Reader(model), [prompt_for(model)] * rows
-    luck = [torch.Generator().manual_seed(row) for row in range(rows)]
-    return lambda count: list(grow(reader, prompts, count, SAMPLING, luck))
+    generators = [torch.Generator().manual_seed(row) for row in range(rows)]
+    return lambda count: list(grow(reader, prompts, count, SAMPLING, generators))
 
 
 def uncached(model: GPT) -> Writer:
-    """A plain loop that reads the whole window anew for each token."""
+    """A plain loop that recomputes the whole window for each token."""
     at = device_of(model)
 
     @torch.inference_mode()
@@ -79,7 +79,9 @@ def uncached(model: GPT) -> Writer:
 def same_in_transformers(model: GPT) -> Any:
     """Hugging Face's network with the same weights."""
     theirs = empty_gpt2(model.config)
-    theirs.load_state_dict(to_gpt2(model_tensors(model), model.config), strict=False)  # the tied matrix comes once
+    theirs.load_state_dict(
+        to_gpt2(model_tensors(model), model.config), strict=False
+    )  # the tied matrix is given only once
     theirs.tie_weights()
     return theirs
 
@@ -93,8 +95,8 @@ def huggingface(model: GPT, dtype: torch.dtype = torch.float32, rows: int = 1) -
     @torch.inference_mode()
     def write(count: int) -> None:
         mask = torch.ones_like(view)
-        found = theirs.generate(view, attention_mask=mask, max_new_tokens=count, pad_token_id=0, **settings)
-        assert found.shape == (rows, view.size(1) + count)
+        tokens = theirs.generate(view, attention_mask=mask, max_new_tokens=count, pad_token_id=0, **settings)
+        assert tokens.shape == (rows, view.size(1) + count)
 
     return write
 
@@ -124,33 +126,33 @@ def ctranslate2_int8(model: GPT, rows: int = 1) -> Writer:
 
     def write(count: int) -> None:
         lengths = {"max_length": count, "min_length": count, "include_prompt_in_result": False}
-        for found in generator.generate_batch(words, **settings, **lengths):
-            assert len(found.sequences_ids[0]) == count
+        for result in generator.generate_batch(words, **settings, **lengths):
+            assert len(result.sequences_ids[0]) == count
 
     return write
 
 
 def race(writers: dict[str, Writer], count: int, runs: int, rows: int = 1) -> Rows:
-    """Tokens a second of every writer, in turn, after one short warm-up each."""
+    """Tokens per second of every writer; they take turns, after one short warm-up each."""
     for write in writers.values():
         write(2)
-    found = []
+    results = []
     for run in range(runs):
         row: dict[str, Any] = {"run": run}
         for name, write in writers.items():
             row[name] = rows * count / clock_call(lambda: write(count))  # noqa: B023 - called at once
             print(f"  {run} {name}: {row[name]:.1f}", file=sys.stderr, flush=True)
-        found.append(row)
-    return found
+        results.append(row)
+    return results
 
 
 def ratios(rows: Rows, *pairs: tuple[str, str]) -> Rows:
-    """The rows with how many times faster one is than another."""
+    """The rows, with a speed ratio added for each pair."""
     return [row | {f"{a} / {b}": row[a] / row[b] for a, b in pairs} for row in rows]
 
 
 def one(runs: int, count: int = 100) -> Rows:
-    """GPT-2 small, one text; and which share of the limit that memory sets is reached."""
+    """GPT-2 small, one text, and the share of the limit set by memory bandwidth."""
     writers = {
         "fp32": ours(network()),
         "bf16": ours(network().bfloat16()),
@@ -172,13 +174,13 @@ def one(runs: int, count: int = 100) -> Rows:
 
 
 def read_bandwidth(size: int = 2**29) -> float:
-    """Bytes a second at which memory can be read, at best: a sum over far more than a cache holds."""
-    numbers = torch.ones(size // 4)
-    return size / min(clock_call(numbers.sum) for _ in range(5))
+    """Memory bandwidth in bytes per second: the fastest of five sums over a tensor far larger than any cache."""
+    values = torch.ones(size // 4)
+    return size / min(clock_call(values.sum) for _ in range(5))
 
 
 def sixteen(runs: int, count: int = 50) -> Rows:
-    """GPT-2 small, sixteen texts side by side: tokens a second in all."""
+    """GPT-2 small, sixteen texts in a batch: tokens per second in total."""
     writers = {
         "fp32": ours(network(), 16),
         "int8": ours(quantize(network()), 16),
@@ -190,21 +192,21 @@ def sixteen(runs: int, count: int = 50) -> Rows:
 
 
 def small(runs: int, count: int = 990) -> Rows:
-    """4 x 128, context 1,024: a thousand letters, that is as many as fit after the prompt."""
+    """4 x 128, context 1,024: as many characters as fit after the prompt."""
     model = network(**SMALL, context_length=1024)
     writers = {"fp32": ours(model), "hf fp32": huggingface(model), "uncached": uncached(model)}
     return ratios(race(writers, count, runs), ("fp32", "uncached"), ("fp32", "hf fp32"))
 
 
 def jumping(runs: int, count: int = 1000) -> Rows:
-    """4 x 128, context 64, far beyond which the window jumps (and others can't go on)."""
+    """4 x 128, context 64: a text far longer than the context, so the window jumps (other libraries stop there)."""
     model = network(**SMALL, context_length=64)
     return ratios(race({"fp32": ours(model), "uncached": uncached(model)}, count, runs), ("fp32", "uncached"))
 
 
 def strange(size: int) -> dict[str, str]:
-    """Prompts of so many characters that no one types."""
-    luck = random.Random(0)
+    """Unusual prompts of `size` characters."""
+    generator = random.Random(0)
     points = [*range(0xD800), *range(0xE000, 0x110000)]
     return {
         "one letter": "a" * size,
@@ -212,12 +214,12 @@ def strange(size: int) -> dict[str, str]:
         "no newline": "the quick brown fox " * (size // 20),
         "control characters": "".join(map(chr, range(32))) * (size // 32),
         "lone surrogates": "\udfff\ud800" * (size // 2),
-        "random Unicode": "".join(map(chr, luck.choices(points, k=size))),
+        "random Unicode": "".join(map(chr, generator.choices(points, k=size))),
     }
 
 
 def prompts(runs: int, count: int = 10_000_000) -> Rows:
-    """Seconds from the loaded network (4 x 128, context 1,024) to the first token after ten million characters."""
+    """Seconds to the first token after a prompt of ten million characters (4 x 128, context 1,024, already loaded)."""
     rows: Rows = [{"run": run} for run in range(runs)]
     for name, tokenizer in {"byte": ByteTokenizer(), "gpt2": gpt2_tokenizer()}.items():
         reader = Reader(network(**SMALL | {"vocab_size": tokenizer.vocab_size}, context_length=1024))
@@ -228,7 +230,7 @@ def prompts(runs: int, count: int = 10_000_000) -> Rows:
 
 
 def first_token_after(prompt: str, tokenizer: Tokenizer, reader: Reader) -> None:
-    """Read a prompt as sample.py does and write one token; a prompt that is no text is refused."""
+    """Encode a prompt as sample.py does and generate one token; a prompt that is not valid text is refused."""
     try:
         tokens = read(prompt, tokenizer, reader.config.context_length)
     except UserError:
@@ -246,13 +248,11 @@ PARTS: dict[str, Callable[..., Rows]] = {
 
 
 def main() -> None:
-    """Measure what was asked for."""
+    """Measure the parts named on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument(
-        "--count", type=int, help="tokens (prompts: characters), to try it out; nothing is written then"
-    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
+    parser.add_argument("--runs", type=int, default=5, help="repetitions (default: 5)")
+    parser.add_argument("--count", type=int, help="for a trial: tokens (prompts: characters); results are not saved")
     asked = parser.parse_args()
     for name in asked.parts or PARTS:
         print(f"{name}: {PARTS[name].__doc__}", file=sys.stderr)
@@ -266,16 +266,16 @@ def main() -> None:
 
 
 def described() -> dict[str, Any]:
-    """The machine, with what sampling depends on."""
+    """The machine, the CPU's instruction set and the versions of the other libraries."""
     others = {name: version(name) for name in ("transformers", "ctranslate2")}
     return about() | {"instructions": torch.backends.cpu.get_cpu_capability(), "peers": others}
 
 
 def write_result(file: Path, part: str, result: dict[str, Any]) -> None:
-    """Put a part into the file, beside the others."""
-    found = json.loads(file.read_text()) if file.exists() else {}
+    """Add or replace a part in the results file."""
+    parts = json.loads(file.read_text()) if file.exists() else {}
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({**found, part: result}, indent=1) + "\n")
+    file.write_text(json.dumps({**parts, part: result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

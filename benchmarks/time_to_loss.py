@@ -1,12 +1,12 @@
-"""How soon a loss is reached, recipe against recipe: python -m benchmarks.time_to_loss [--seeds 3].
+"""Time to reach a loss, compared across recipes: python -m benchmarks.time_to_loss [--seeds 3].
 
-The same network on Tiny Shakespeare (4 layers, 4 heads, 128 wide, context 64) by AdamW as most scripts have it
-(configs/shakespeare_adamw.toml, in float32, as they run on a CPU), by AdamW tuned, with less effort than Muon had, on
-the modern network, and by Muon, these two in the precision that `auto` chooses.
-All three learn in one process, each a fiftieth of its schedule in turn, so that a noisy machine hits all alike; looking
-at the whole validation split is not counted. Then `configs/shakespeare.toml`, whatever its network, gets the seconds
-that the first took, evaluations and checkpoints included, and its loss is what counts.
-Results go to benchmarks/results/time_to_loss.json.
+Three recipes on Tiny Shakespeare (4 layers, 4 heads, 128 wide, context 64): AdamW as most scripts use it
+(configs/shakespeare_adamw.toml, in float32, as they run on a CPU); AdamW on the modern network, tuned, with less effort
+than Muon; and Muon on the modern network. The last two use the precision that `auto` chooses. All three train in one
+process and take turns, each a fiftieth of its schedule, so that noise affects them equally; evaluating the whole
+validation split is not timed. Then `configs/shakespeare.toml`, with whatever network it has, trains for as long as the
+first recipe took, including evaluations and checkpoints, and its loss is reported. The results go to
+benchmarks/results/time_to_loss.json.
 """
 
 import argparse
@@ -31,10 +31,10 @@ from training.prepare import prepare
 from training.run import understand
 
 TARGET = 1.898
-TURNS = 50  # in which each makes all its steps
+TURNS = 50  # the number of turns a schedule is split into
 MODERN = "--model.position rotary --model.activation gelu --model.bias false --optim.weight_decay 0 --optim.min_lr 0"
-SHARE = 0.85  # of the seconds is asked for: torch has to start, and a busy machine takes more than it promised
-RECIPES = {  # beside shakespeare_adamw.toml
+SHARE = 0.85  # requested share of the seconds: torch has to start, and a busy machine takes longer than forecast
+RECIPES = {  # options added to shakespeare_adamw.toml
     "adamw": "--train.dtype float32",
     "adamw_tuned": f"{MODERN} --optim.schedule linear --optim.lr 4e-3 --optim.warmup_steps 50 --optim.betas [0.9,0.95] "
     "--train.steps 900",
@@ -45,7 +45,7 @@ RECIPES = {  # beside shakespeare_adamw.toml
 
 @dataclass
 class Contender:
-    """A recipe under way."""
+    """A recipe in the race, with its progress."""
 
     learner: Learner
     steps: int
@@ -54,7 +54,7 @@ class Contender:
     loss: float = float("inf")
 
     def turn(self) -> None:
-        """Some steps by the clock; towards the end then a look without it."""
+        """Make a fiftieth of the steps, timed; near the end of the schedule also evaluate, not timed."""
         optim = self.learner.config.optim
         begin = time.perf_counter()
         for _ in range(self.steps // TURNS):
@@ -64,9 +64,9 @@ class Contender:
             self.step += 1
         self.seconds += time.perf_counter() - begin
         if self.step >= 0.8 * self.steps:
-            self.loss = self.look()
+            self.loss = self.validation_loss()
 
-    def look(self) -> float:
+    def validation_loss(self) -> float:
         """The loss over the whole validation split."""
         result = evaluate(self.learner.model, self.learner.data, "val", cross_entropy, size=32)
         assert result is not None
@@ -74,7 +74,7 @@ class Contender:
 
     @property
     def ended(self) -> bool:
-        """Whether it is there, or its schedule is over."""
+        """Whether the target loss is reached or the schedule is over."""
         return self.loss <= TARGET or self.step >= self.steps
 
 
@@ -89,30 +89,30 @@ def contender(words: list[str], run: str, seed: int) -> Contender:
 
 
 def race(seed: int, *options: str) -> dict[str, Any]:
-    """All recipes from one seed until each has reached the loss or the end of its schedule."""
+    """Train all recipes from one seed until each reaches the loss or the end of its schedule."""
     racing = {name: contender([*words.split(), *options], f"{name}{seed}", seed) for name, words in RECIPES.items()}
     while waiting := [one for one in racing.values() if not one.ended]:
         for one in waiting:
             one.turn()
     row: dict[str, Any] = {"seed": seed}
     for name, one in racing.items():
-        found = {"steps": one.step, "seconds": round(one.seconds, 2), "loss": round(one.loss, 4)}
-        row |= {f"{name}_{key}": value for key, value in found.items()}
+        result = {"steps": one.step, "seconds": round(one.seconds, 2), "loss": round(one.loss, 4)}
+        row |= {f"{name}_{key}": value for key, value in result.items()}
     row["muon_of_adamw"] = round(row["muon_seconds"] / row["adamw_seconds"], 4)
     row["muon_of_adamw_tuned"] = round(row["muon_seconds"] / row["adamw_tuned_seconds"], 4)
     return row
 
 
 def in_the_same_time(seed: int, seconds: float) -> dict[str, Any]:
-    """What shakespeare.toml comes to in so many seconds, evaluations and checkpoints included."""
+    """The loss of shakespeare.toml after `seconds` seconds, including evaluations and checkpoints."""
     log, taken = learn("shakespeare", f"best{seed}", "--train.seed", seed, "--train.minutes", SHARE * seconds / 60)
     return {"same_time_loss": final(log, "val_loss"), "same_time_seconds": round(taken, 1)}
 
 
 def main() -> None:
-    """Race and write down."""
+    """Run the races and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
     seeds = parser.parse_args().seeds
     rows: Rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +125,7 @@ def main() -> None:
 
 
 def write(rows: Rows) -> None:
-    """What there is so far, with a summary, to the terminal and the file."""
+    """Print the last row, and write the rows so far with a summary."""
     result = {"figure": "time_to_loss", "target": TARGET, "rows": rows, "summary": summary(rows), "machine": about()}
     (RESULTS / "time_to_loss.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(rows[-1]), flush=True)

@@ -1,8 +1,8 @@
-"""Tokenizing in MB/s: python -m benchmarks.tokenizing [--megabytes 10] [--repeats 5].
+"""Tokenizing speed: python -m benchmarks.tokenizing [--megabytes 10] [--repeats 5].
 
-All four tokenizers through `prepare` (reading, encoding on all cores, hashing, writing, checking), beside plain
-tiktoken and Hugging Face's tokenizers on the same text in memory; and learning a vocabulary beside tokenizers and
-rustbpe, in seconds of all cores together. What is compared alternates in one process; the text is Python's own source.
+Measures MB/s of all four tokenizers in `prepare` (read, encode on all cores, hash, write, verify), against plain
+tiktoken and Hugging Face's tokenizers on the same text in memory; and the CPU seconds of learning a vocabulary, against
+tokenizers and rustbpe. Everything that is compared alternates in one process; the text is Python's own source code.
 """
 
 import argparse
@@ -32,18 +32,18 @@ Call = Callable[[], Any]
 
 
 def source(size: int) -> str:
-    """So many characters of Python's own source, from the beginning again where it ends."""
+    """`size` characters of Python's own source code, repeated if it is too short."""
     text = "\n".join(file.path.read_text("utf-8") for file in python_stdlib())
     return (text * (size // len(text) + 1))[:size]
 
 
 def in_pieces(text: str) -> list[str]:
-    """The text in pieces of the size that `prepare` encodes at once."""
+    """The text in pieces of the size that `prepare` encodes in one call."""
     return [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
 
 
 def through_prepare(file: Path, tokenizer: Tokenizer) -> None:
-    """All that happens between a text file and tokens that are ready to be trained from."""
+    """Turn a text file into prepared tokens, as training does."""
     config = DataConfig(path=str(file), val_fraction=0)
     with tempfile.TemporaryDirectory() as folder:
         data.prepare.TOKENS = Path(folder)
@@ -51,7 +51,7 @@ def through_prepare(file: Path, tokenizer: Tokenizer) -> None:
 
 
 def hugging_face(texts: list[str]) -> Any:
-    """A byte-level BPE of the package tokenizers, trained on the texts to `VOCABULARY` tokens."""
+    """A byte-level BPE tokenizer of the package tokenizers, with `VOCABULARY` tokens learned from the texts."""
     from tokenizers import Tokenizer as Theirs
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -74,7 +74,7 @@ def rust_bpe(texts: list[str]) -> Any:
 
 
 def alternating(calls: dict[str, Call], repeats: int, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Seconds of every call, in turn."""
+    """Seconds of every repetition of every call; the calls take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
@@ -85,7 +85,7 @@ def alternating(calls: dict[str, Call], repeats: int, clock: Callable[[], float]
 
 
 def encoding(text: str, repeats: int) -> list[dict[str, Any]]:
-    """Speed from text to tokens."""
+    """MB/s from text to tokens."""
     pieces, size = in_pieces(text), len(text.encode())
     ours: BPETokenizer = train_bpe(pieces, VOCABULARY, size)
     theirs = hugging_face(pieces)
@@ -102,7 +102,7 @@ def encoding(text: str, repeats: int) -> list[dict[str, Any]]:
 
 
 def learning(text: str, repeats: int) -> list[dict[str, Any]]:
-    """Processor time from text to vocabulary."""
+    """CPU seconds from text to vocabulary."""
     pieces, size = in_pieces(text), len(text.encode())
     calls: dict[str, Call] = {
         "ours": lambda: train_bpe(pieces, VOCABULARY, size),
@@ -114,10 +114,10 @@ def learning(text: str, repeats: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure and write down."""
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--megabytes", type=float, default=10)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--megabytes", type=float, default=10, help="size of the text (default: 10)")
+    parser.add_argument("--repeats", type=int, default=5, help="repetitions (default: 5)")
     asked = parser.parse_args()
     text = source(int(asked.megabytes * 1e6))
     rows = encoding(text, asked.repeats) + learning(text, asked.repeats)

@@ -63,7 +63,7 @@ def test_a_benchmark_that_fails_is_named_and_the_others_are_measured(monkeypatch
 def test_no_benchmark_begins_that_four_minutes_have_no_room_for(monkeypatch):
     monkeypatch.setattr(gpu.time, "monotonic", lambda: gpu.LATEST + 1)
     found = gpu.measure_all("cuda", gpu.TRIAL, began=0)
-    assert found.keys() == gpu.BENCHMARKS.keys() and all("not begun" in row["failed"] for row in found.values())
+    assert found.keys() == gpu.BENCHMARKS.keys() and all("not started" in row["failed"] for row in found.values())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has an NVIDIA GPU")

@@ -92,16 +92,16 @@ FIGURES: dict[str, Callable[[], float]] = {  # where the README has a number, an
     r"`digits_modern\.toml`.* ([\d.]+) % \(five seeds\)": percent("digits_modern"),
     r"`python\.toml` .* ([\d.]+) bits per byte": average("python", "val_bits_per_byte"),
     r"(?m)^step 1,026: .* bits per byte ([\d.]+)$": average("python", "val_bits_per_byte"),
-    r"(?m)^done after ([\d,]+) steps; it is all in runs/python": average("python", "steps"),
+    r"(?m)^done: ([\d,]+) steps, saved in runs/python": average("python", "steps"),
     r"shakespeare_adamw\.toml\): ([\d.]+)": average("shakespeare_adamw", "val_loss"),
     r"`shakespeare_hour\.toml`.* ([\d.]+) and [\d.]+ nats": lambda: column("shakespeare_hour", "val_loss")[0],
     r"`shakespeare_hour\.toml`.* [\d.]+ and ([\d.]+) nats": lambda: column("shakespeare_hour", "val_loss")[1],
-    r"the base untouched ([\d.]+)": average(TUNED, "untouched"),
-    r"from nothing ([\d.]+)": average(TUNED, "scratch"),
-    r"nothing in 600 steps ([\d.]+)": average(TUNED, "scratch_3x"),
+    r"the untouched base ([\d.]+)": average(TUNED, "untouched"),
+    r"from scratch ([\d.]+)": average(TUNED, "scratch"),
+    r"\(in 600 steps: ([\d.]+)\)": average(TUNED, "scratch_3x"),
     r"fine-tuned \*\*([\d.]+)\*\*": average(TUNED, "finetuned"),
-    r"adapters of rank 8 \((\d+) % of the parameters\)": percent(TUNED, "lora_trainable"),
-    r"adapters of rank 8 \(.*\) ([\d.]+)\.": average(TUNED, "lora"),
+    r"LoRA of rank 8 \((\d+) % of the parameters\)": percent(TUNED, "lora_trainable"),
+    r"LoRA of rank 8 \(.*\) ([\d.]+)\.": average(TUNED, "lora"),
 }
 
 
@@ -127,7 +127,7 @@ def test_the_plan_in_the_readme_adds_up():
     parameters = 257 * width + layers * (12 * width * width + 2 * width) + width
     printed = README[README.index("configs/python.toml --train.minutes") :]
     assert f"\n{parameters:,} parameters, " in printed
-    found = re.search(r"([\d,]+) windows to learn.*\n([\d,]+) steps of 24 windows = ([\d,]+) tokens", printed)
+    found = re.search(r"([\d,]+) training windows.*\n([\d,]+) steps of 24 windows = ([\d,]+) tokens", printed)
     assert found
     train, steps, seen = (int(number.replace(",", "")) for number in found.groups())
     assert seen == steps * windows * context

@@ -1,4 +1,4 @@
-// Attention: every head of every layer on the text, as a grid and as lines, with the dot product behind each cell.
+// The attention card: every head of every layer as a grid or as lines, with the dot product behind each cell.
 import { atDusk, css, legend, paintGrid, styled } from "./color.js";
 import { card, choice, make, roving, sized, stale, written } from "./dom.js";
 import { headsOf, products, turned } from "./heads.js";
@@ -6,23 +6,23 @@ import { drawGrid, drawLines } from "./attention_pictures.js";
 import { ask } from "./source.js";
 
 const STAGES = [["scores", "scores"], ["masked", "masked"], ["pattern", "softmax"], ["weighted", "× value"]];
-const MANY = 128; // tokens up to which every head is computed; beyond, those that are looked at
-const SMALL = ({ n_head: heads }) => (heads > 8 ? 34 : 56); // pixels of a head among all of them
+const MANY = 128; // up to this many tokens every head is computed; beyond, only the selected one
+const SMALL = ({ n_head: heads }) => (heads > 8 ? 34 : 56); // side of a thumbnail in pixels
 const MEANING = {
   scores: "q·k / √D, all pairs",
-  masked: "later words hidden by −∞",
-  pattern: "shares that sum to 1 for each query",
-  weighted: "share × length of what the value adds",
+  masked: "later tokens masked with −∞",
+  pattern: "weights that sum to 1 for each query",
+  weighted: "weight × length of the value",
 };
 
-/** The card: `show` a text, `others` fills in the heads of the layers that aren't looked at. */
+/** The card: `show` displays a text, `others` loads the layers that aren't selected. */
 export function attentionCard(network, report) {
   const state = { layer: 0, head: 0, stage: "pattern", layout: "lesson", form: "grid", query: 0, key: 0 };
   const layers = new Map(); // layer -> [{head, stages}]
   let text = null, geometry = null, failed = false;
 
-  const overview = make("div", { class: "heads", role: "group", "aria-label": "heads: a column for each layer" });
-  const thumbnails = new Map(), painted = new Set(); // canvases by "layer.head"; those that show this text
+  const overview = make("div", { class: "heads", role: "group", "aria-label": "heads, one column per layer" });
+  const thumbnails = new Map(), painted = new Set(); // canvases by "layer.head"; the ones that show this text
   overview.style.gridTemplateRows = `repeat(${network.n_head + 1}, auto)`;
   overview.append(make("span", { class: "note" }, "layer"),
     ...Array.from({ length: network.n_head }, (_, head) => make("span", { class: "note row" }, `head ${head}`)));
@@ -35,28 +35,28 @@ export function attentionCard(network, report) {
       thumbnails.set(`${layer}.${head}`, canvas);
     }
   }
-  const later = make("p", { class: "note", hidden: true }, `Beyond ${MANY} tokens a head is computed when you choose it.`);
+  const later = make("p", { class: "note", hidden: true }, `Beyond ${MANY} tokens, a head is computed only when you select it.`);
   roving(overview, () => 1, () => network.n_head);
 
   const named = { role: "application", "aria-label": "attention", "aria-describedby": "cell" };
   const canvas = make("canvas", { tabindex: 0, class: "picture", ...named });
   const readout = make("p", { id: "cell", class: "readout", "aria-live": "polite" });
   const strip = make("canvas", { class: "strip", "aria-hidden": "true" });
-  const place = make("p", { class: "note" });
-  const keys = make("div", { class: "legends" });
-  const chosen = make("div", {}, place, make("div", { class: "scroll" }, canvas), keys, readout, strip);
+  const caption = make("p", { class: "note" });
+  const legends = make("div", { class: "legends" });
+  const chosen = make("div", {}, caption, make("div", { class: "scroll" }, canvas), legends, readout, strip);
   const pickOne = (name) => (value) => { state[name] = value; draw(); };
-  const element = card("attention", "Attention: who looks at whom",
-    "Each query's word asks, each key's word answers, and softmax makes shares of the dot products, the later words hidden "
-    + "before it (lesson: “Attention, step by step”).",
+  const element = card("attention", "Attention: which tokens attend to which",
+    "Each query scores every key, and softmax turns the scores into weights; later tokens are masked with −∞ "
+    + "(lesson: “Attention, step by step”).",
     overview, later,
     make("div", { class: "choices" },
       choice("stage", STAGES, "pattern", pickOne("stage")),
-      choice("layout", [["lesson", "lesson: a query is a column"], ["paper", "papers: a query is a row"]], "lesson", pickOne("layout")),
+      choice("layout", [["lesson", "lesson: one column per query"], ["paper", "papers: one row per query"]], "lesson", pickOne("layout")),
       choice("form", [["grid", "grid"], ["lines", "lines"]], "grid", pickOne("form"))),
     chosen);
 
-  /** The heads of a layer, asked for once for each text. */
+  /** Load the heads of a layer, once per text. */
   async function load(layer) {
     if (!layers.has(layer)) {
       const { tokens, current, ahead } = text;
@@ -77,7 +77,7 @@ export function attentionCard(network, report) {
     stale(false, canvas);
   }
 
-  /** No thumbnail shows this text yet: those that follow in a moment are dimmed, the others cleared. */
+  /** For a new text: dim the thumbnails that will be redrawn in a moment, or clear them if they won't be. */
   function forget() {
     const all = text.names.length <= MANY;
     painted.clear();
@@ -124,25 +124,25 @@ export function attentionCard(network, report) {
     const values = found.stages[state.stage], limit = largest(values);
     const picture = { values, many: MANY, limit: state.stage === "pattern" ? 1 : limit, names: text.names, ...state };
     geometry = state.form === "grid" ? drawGrid(canvas, picture) : drawLines(canvas, picture);
-    place.textContent = `Layer ${state.layer}, head ${state.head}: ` + (state.form === "lines" ? "from each query to what it looks at"
+    caption.textContent = `Layer ${state.layer}, head ${state.head}: ` + (state.form === "lines" ? "from each query to the keys it attends to"
       : state.layout === "lesson" ? "queries across the top, keys down the side" : "keys across the top, queries down the side");
     const signed = ["scores", "masked"].includes(state.stage), end = written(picture.limit);
-    keys.replaceChildren(signed ? legend(-1, [`−${end}`, end, MEANING[state.stage]]) : legend(0, ["0", end, MEANING[state.stage]]));
+    legends.replaceChildren(signed ? legend(-1, [`−${end}`, end, MEANING[state.stage]]) : legend(0, ["0", end, MEANING[state.stage]]));
     explain(found, values);
   }
 
-  /** The cell under the pointer or the arrow keys, in words and as the products that make it. */
+  /** Describe the selected cell: its numbers in a sentence, and the products that add up to its score. */
   function explain({ head, stages }) {
     const { query, key } = state, { T, D } = head;
-    const place = query * T + key, parts = products(head, query, key);
+    const cell = query * T + key, parts = products(head, query, key);
     const dot = parts.reduce((sum, part) => sum + part, 0);
-    const name = (place) => make("span", { class: "token" }, text.names[place]);
+    const name = (position) => make("span", { class: "token" }, text.names[position]);
     const shown = (value) => (Number.isFinite(value) ? written(value, 3).replace("-", "−") : "−∞");
-    readout.replaceChildren(name(query), ` (place ${query}, query) ← `, name(key), ` (place ${key}, key): the ${D} products `
-      + `below add up to q·k = ${shown(dot)}; divided by √${D} that is ${shown(stages.scores[place])}, `
-      + (key > query ? "but the key comes later and is hidden: share 0." : `whose share after softmax is `
-        + `${shown(stages.pattern[place])}, and times the value's length ${written(head.lengths[key])} it is `
-        + `${shown(stages.weighted[place])}.`));
+    readout.replaceChildren(name(query), ` (query, position ${query}) ← `, name(key), ` (key, position ${key}): the ${D} products `
+      + `below add up to q·k = ${shown(dot)}; divided by √${D}, the score is ${shown(stages.scores[cell])}`
+      + (key > query ? ". This key comes later, so it is masked: weight 0." : `. Its weight after softmax is `
+        + `${shown(stages.pattern[cell])}; times the value's length, ${written(head.lengths[key])}, that is `
+        + `${shown(stages.weighted[cell])}.`));
     const width = Math.min(560, strip.parentElement.clientWidth), context = sized(strip, width, 54), most = largest(parts);
     parts.forEach((part, d) => {
       context.fillStyle = css(part < 0 ? -0.75 : 0.75);
@@ -183,13 +183,13 @@ export function attentionCard(network, report) {
 
   return {
     element, state, layers, pick,
-    /** Ask about the layer that is looked at before the text is shown. */
+    /** Request the selected layer before the text is shown. */
     ahead(tokens) {
       const { layer } = state, answer = ask("attention", { tokens, layer });
-      answer.catch(() => {}); // who waits for it hears of it
+      answer.catch(() => {}); // reported where it is awaited
       return { layer, answer };
     },
-    /** Another text: the layer that is looked at comes first. */
+    /** Show another text, starting with the selected layer. */
     async show(asked) {
       text = asked;
       failed = false;
@@ -197,7 +197,7 @@ export function attentionCard(network, report) {
       forget();
       const T = asked.names.length;
       Object.assign(state, { query: T - 1, key: Math.min(state.key, T - 1) });
-      canvas.setAttribute("aria-label", `attention of ${T} tokens; the arrow keys go from cell to cell`);
+      canvas.setAttribute("aria-label", `attention over ${T} tokens; arrow keys move between cells`);
       await load(state.layer);
       if (!asked.current()) return;
       thumbnail(state.layer, state.head);

@@ -1,4 +1,4 @@
-// One head as a picture: a grid with a cell for each pair, or lines from each query to what it looks at.
+// Draws one attention head: a grid with a cell per query and key, or lines from each query to its keys.
 import { css, paintGrid, styled } from "./color.js";
 import { sized } from "./dom.js";
 import { turned } from "./heads.js";
@@ -6,7 +6,7 @@ import { turned } from "./heads.js";
 const WIDEST = 520;
 const MONO = "ui-monospace, 'DejaVu Sans Mono', Menlo, monospace";
 
-/** The beginning of a token: at most so many characters, and no wider than `room` pixels in the context's font. */
+/** A token's label, cut to `most` characters and to `room` pixels in the context's font. */
 function brief(context, name, most, room = Infinity) {
   const signs = [...name];
   const cut = (count) => (count < signs.length ? `${signs.slice(0, count - 1).join("")}…` : name);
@@ -15,7 +15,7 @@ function brief(context, name, most, room = Infinity) {
   return cut(count);
 }
 
-/** The grid; returns which cell lies under a point. */
+/** Draw the grid; returns a function from a point to its cell. */
 export function drawGrid(canvas, { values, limit, names, layout, query, key }) {
   const T = names.length, room = Math.min(WIDEST, canvas.parentElement.clientWidth || WIDEST);
   const font = 11, measured = canvas.getContext("2d");
@@ -29,7 +29,7 @@ export function drawGrid(canvas, { values, limit, names, layout, query, key }) {
   const [column, row] = lesson ? [query, key] : [key, query];
   context.font = `${Math.min(font, size + 1)}px ${MONO}`;
   context.textBaseline = "middle";
-  const every = Math.max(1, Math.ceil(8 / size)); // labels that would lie on one another are left out
+  const every = Math.max(1, Math.ceil(8 / size)); // skip labels that would overlap
   for (let n = 0; n < T; n++) {
     const middle = margin + (n + 0.5) * size - 0.5;
     if (n % every === 0 || n === row) label(context, labels[n], margin - 5, middle, 0, n === row);
@@ -54,11 +54,14 @@ function label(context, text, x, y, angle, strong, upright = false) {
   context.restore();
 }
 
-/** The lines, queries on the left, keys on the right, of more than `many` tokens those of one query; returns which query or key lies under a point. */
+/**
+ * Draw the lines, queries on the left and keys on the right; beyond `many` tokens only the selected query's.
+ * Returns a function from a point to its query or key.
+ */
 export function drawLines(canvas, { values, limit, names, many, query, key }) {
   const T = names.length, height = Math.max(7, Math.min(22, 560 / T));
   const width = Math.min(WIDEST, canvas.parentElement.clientWidth || WIDEST), side = Math.min(130, width / 3);
-  const context = sized(canvas, width, T * height + 24), middle = (place) => 22 + (place + 0.5) * height;
+  const context = sized(canvas, width, T * height + 24), middle = (position) => 22 + (position + 0.5) * height;
   const line = (from, to, faint) => {
     const value = values[from * T + to], part = Math.abs(value) / limit;
     if (!Number.isFinite(value) || part < 0.01) return;
@@ -75,12 +78,12 @@ export function drawLines(canvas, { values, limit, names, many, query, key }) {
   context.globalAlpha = 1;
   context.textBaseline = "middle";
   context.font = `${Math.min(12, height + 1)}px ${MONO}`;
-  names.forEach((name, place) => {
+  names.forEach((name, position) => {
     const text = brief(context, name, 15, side - 10);
-    for (const [x, align, strong] of [[side - 8, "right", place === query], [width - side + 8, "left", place === key]]) {
+    for (const [x, align, strong] of [[side - 8, "right", position === query], [width - side + 8, "left", position === key]]) {
       context.textAlign = align;
       context.fillStyle = styled(strong ? "ink" : "soft");
-      context.fillText(text, x, middle(place));
+      context.fillText(text, x, middle(position));
     }
   });
   context.font = "italic 11px system-ui, sans-serif";
@@ -88,9 +91,9 @@ export function drawLines(canvas, { values, limit, names, many, query, key }) {
   context.textAlign = "right";
   context.fillText("query", side - 8, 9);
   context.textAlign = "left";
-  context.fillText("looks at key", width - side + 8, 9);
+  context.fillText("attends to key", width - side + 8, 9);
   return (x, y) => {
-    const place = Math.floor((y - 22) / height);
-    return x < width / 2 ? { query: place } : { key: place };
+    const position = Math.floor((y - 22) / height);
+    return x < width / 2 ? { query: position } : { key: position };
   };
 }

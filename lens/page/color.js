@@ -1,4 +1,4 @@
-// Two scales, the same in every view: blue and orange for signed numbers, blue alone for shares; the paper is zero.
+// The colour scales of every view: blue and orange for signed numbers, blue alone for shares, background at zero.
 import { make, sized } from "./dom.js";
 
 const SCHEMES = {
@@ -11,7 +11,7 @@ const KINDS = {
 };
 const night = window.matchMedia("(prefers-color-scheme: dark)");
 const watchers = [];
-const colors = new Map(); // what has been worked out, until light becomes dark
+const colors = new Map(); // cached until the colour scheme changes
 
 night.addEventListener("change", () => {
   colors.clear();
@@ -23,25 +23,25 @@ function once(name, work) {
   return colors.get(name);
 }
 
-/** Draw again when light becomes dark or dark light. */
+/** Call `draw` whenever the colour scheme changes between light and dark. */
 export function atDusk(draw) {
   watchers.push(draw);
 }
 
 const scheme = () => SCHEMES[night.matches ? "dark" : "light"];
 
-/** The colour of the nth kind of thing. */
+/** The nth categorical colour. */
 export function kind(n) {
   const kinds = KINDS[night.matches ? "dark" : "light"];
   return kinds[n % kinds.length];
 }
 
-/** A colour that the style sheet names. */
+/** A colour from the style sheet: the custom property --name. */
 export function styled(name) {
   return once(name, () => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
 }
 
-/** Red, green and blue of a number between -1 and 1: paper at 0, one hue for each sign, steeper where numbers are small. */
+/** [red, green, blue] for a number in [-1, 1]: background at 0, one hue per sign, steeper near 0. */
 export function shade(value) {
   const { paper, plus, minus } = scheme();
   const [middle, end] = value < 0 ? minus : plus;
@@ -55,13 +55,13 @@ export function css(value) {
   return Number.isNaN(value) ? "transparent" : `rgb(${shade(value).join(" ")})`;
 }
 
-/** Ink that can be read on that colour. */
+/** A text colour that is readable on `css(value)`. */
 export function inkOn(value) {
   const [r, g, b] = shade(value);
   return 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#10141c" : "#ffffff";
 }
 
-/** What the colours mean, from `low` to `high` within -1 and 1, with words at both ends and, if there are three, behind them. */
+/** A colour scale from `low` to `high` (within [-1, 1]), labelled with `words`: [low end, high end, meaning (optional)]. */
 export function legend(low, words, high = 1) {
   const canvas = make("canvas", { "aria-hidden": "true", "data-low": low, "data-high": high });
   paintLegend(canvas);
@@ -78,16 +78,16 @@ function paintLegend(canvas) {
 
 atDusk(() => document.querySelectorAll(".legend canvas").forEach(paintLegend));
 
-/** A grid of numbers, each a cell of `size` pixels, from -limit to limit; what is infinite is hidden. */
+/** Paint numbers from -limit to limit as a grid with cells of `size` pixels; non-finite ones get the colour "hidden". */
 export function paintGrid(context, values, columns, size, limit, left = 0, top = 0) {
   const rows = Math.ceil(values.length / columns), steps = 255;
   const shades = once("all shades", () => Array.from({ length: 2 * steps + 1 }, (_, n) => shade(n / steps - 1)));
   const hidden = styled("hidden").match(/[0-9a-f]{2}/gi).map((pair) => parseInt(pair, 16));
   const pixels = new ImageData(columns, rows);
-  values.forEach((value, place) => {
+  values.forEach((value, index) => {
     const part = Math.min(1, Math.max(-1, value / limit));
-    pixels.data.set(Number.isFinite(value) ? shades[Math.round(steps * (part + 1))] : hidden, 4 * place);
-    pixels.data[4 * place + 3] = 255;
+    pixels.data.set(Number.isFinite(value) ? shades[Math.round(steps * (part + 1))] : hidden, 4 * index);
+    pixels.data[4 * index + 3] = 255;
   });
   const small = make("canvas", { width: columns, height: rows });
   small.getContext("2d").putImageData(pixels, 0, 0);

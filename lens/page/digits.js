@@ -1,4 +1,4 @@
-// The page of a digit network: draw, and watch every neuron; it is computed here, at every stroke.
+// The page of a digit network: draw a digit and watch every neuron, recomputed in the browser at every stroke.
 import { atDusk, legend, paintGrid } from "./color.js";
 import { card, make, percent, sized, slider, stale, written } from "./dom.js";
 import { forward, networkOf, rowOf } from "./mlp.js";
@@ -41,52 +41,52 @@ export async function digitPage(about, root, report) {
     given(Float32Array.from(grey, (value) => value / 255), { example: true, answer: about.answers[state.specimen] });
   };
   const button = (text, act, label = text) => make("button", { type: "button", "aria-label": label, onclick: act }, text);
-  const changed = (change) => () => given(change(state.image), { answer: state.answer }); // a 7 that is moved is still a 7
+  const changed = (change) => () => given(change(state.image), { answer: state.answer }); // a shifted 7 is still a 7
   const buttons = make("div", { class: "buttons" },
-    button("Blank", () => given(new Float32Array(SIDE * SIDE))), button("Noise", () => given(noise())), button("A test image", specimen),
+    button("Blank", () => given(new Float32Array(SIDE * SIDE))), button("Noise", () => given(noise())), button("Test image", specimen),
     button("←", changed((image) => shifted(image, -1, 0)), "shift left"), button("→", changed((image) => shifted(image, 1, 0)), "shift right"),
     button("↑", changed((image) => shifted(image, 0, -1)), "shift up"), button("↓", changed((image) => shifted(image, 0, 1)), "shift down"),
     button("⟲", changed((image) => rotated(image, -15)), "rotate left"), button("⟳", changed((image) => rotated(image, 15)), "rotate right"));
-  const input = make("canvas", { class: "input", role: "img", "aria-label": "what the network sees, 28 by 28 pixels" });
+  const input = make("canvas", { class: "input", role: "img", "aria-label": "the network's input, 28 by 28 pixels" });
   const picture = networkPicture(choose);
   const outputs = make("ol", { class: "bars digits", "aria-label": "the ten outputs" });
   const neuron = make("div", { class: "neuron" });
   const steps = slider("Step", { min: 0, max: about.steps.length - 1, step: 1, value: about.steps.indexOf(about.best),
-    say: (place) => about.steps[place].toLocaleString("en"), act: (place) => at(about.steps[place]) });
+    say: (index) => about.steps[index].toLocaleString("en"), act: (index) => at(about.steps[index]) });
   let plays = 0;
   steps.input.addEventListener("input", () => plays++);
   steps.input.disabled = about.steps.length < 2;
   const playing = button("Play", play);
   playing.disabled = about.steps.length < 2;
   const reads = about.reading === "softmax"
-    ? "Softmax turns the ten last sums into probabilities, which add up to 1 whatever is drawn"
-    : "Each output is a neuron of its own between 0 and 1: they need not add up to 1, and all ten can be dark";
+    ? "Softmax turns the last ten sums into probabilities, which add up to 1 whatever you draw"
+    : "Each output is a separate neuron between 0 and 1: they need not add up to 1, and all ten can be near 0";
 
-  const network = card("network", "The network", `Each neuron lights up by its activation, and each line carries weight × activation; choose a neuron to see what it looks for ${LESSON}.`,
-    make("div", { class: "flow" }, input, picture.element), legend(-1, ["holds down", "excites", "the strongest line into each layer is full"]));
-  const reading = card("outputs", "What it reads", `${reads} ${LESSON}.`, outputs);
-  const chosen = card("chosen", "What a neuron looks for", `A neuron adds up its inputs times its weights; blue weights excite it, orange ones hold it down ${LESSON}.`, neuron);
+  const network = card("network", "The network", `A neuron's colour is its activation, and each line shows weight × activation; click a neuron to see what it looks for ${LESSON}.`,
+    make("div", { class: "flow" }, input, picture.element), legend(-1, ["inhibits", "excites", "scaled to the strongest line into each layer"]));
+  const reading = card("outputs", "What it predicts", `${reads} ${LESSON}.`, outputs);
+  const chosen = card("chosen", "What a neuron looks for", `A neuron sums its inputs times its weights; blue weights excite it, orange ones inhibit it ${LESSON}.`, neuron);
   const views = [network, reading, chosen, verdict];
 
   root.append(make("div", { class: "three" },
-    card("draw", "Draw a digit", `The drawing becomes 784 activations, 0 for black and 1 for white, scaled and centred as the network's training images were ${LESSON}.`,
+    card("draw", "Draw a digit", `The drawing becomes 784 activations, 0 for black and 1 for white, scaled and centred like the training images ${LESSON}.`,
       make("div", { class: "drawing" }, pad.element, make("div", {}, verdict, buttons,
-        make("label", { class: "check" }, centring, " centre what is drawn, as MNIST does")))),
+        make("label", { class: "check" }, centring, " centre the drawing, as MNIST does")))),
     network),
   make("div", { class: "two" },
     make("div", { class: "stacked" },
       reading,
-      card("training", "Through training", "The same image, read by the network as it was at each checkpoint (lesson: “Gradient descent”).",
+      card("training", "Through training", "The same image, classified by each checkpoint of the run (lesson: “Gradient descent”).",
         steps.element, make("div", { class: "buttons" }, playing))),
     chosen),
   parametersCard(about));
 
-  /** Reads with the network of a checkpoint; false if it can't be had. */
+  /** Switch to the network of a checkpoint; false if it is unavailable. */
   async function at(step) {
     const wanted = () => about.steps[Number(steps.input.value)] === step;
     stale(true, ...views);
     try {
-      if (!networks.has(step)) networks.set(step, ask("network", { step }).then(networkOf)); // asked for once
+      if (!networks.has(step)) networks.set(step, ask("network", { step }).then(networkOf)); // requested once
       const network = await networks.get(step);
       if (!wanted()) return true;
       state.network = network;
@@ -101,12 +101,12 @@ export async function digitPage(about, root, report) {
     }
   }
 
-  /** Every checkpoint in turn, until the slider is moved by hand or it is played again. */
+  /** Step through the checkpoints, until the slider is moved by hand or Play is clicked again. */
   async function play() {
     const mine = ++plays;
-    for (let place = 0; place < about.steps.length && mine === plays; place++) {
-      steps.set(place);
-      if (!await at(about.steps[place])) return; // the error stays in view
+    for (let index = 0; index < about.steps.length && mine === plays; index++) {
+      steps.set(index);
+      if (!await at(about.steps[index])) return; // the error stays visible
       await new Promise((resolve) => setTimeout(resolve, Math.min(600, 4000 / about.steps.length)));
     }
   }
@@ -129,7 +129,7 @@ export async function digitPage(about, root, report) {
   function drawOutputs(values) {
     const best = values.indexOf(Math.max(...values)), { answer } = state;
     verdict.textContent = answer === null ? ""
-      : `Test image ${state.specimen + 1}: a ${answer}, read as ${best}: ${best === answer ? "right" : "wrong"}.`;
+      : `Test image ${state.specimen + 1}: label ${answer}, predicted ${best}: ${best === answer ? "correct" : "wrong"}.`;
     outputs.replaceChildren(...Array.from(values, (value, digit) => {
       const bar = make("span", { class: "bar" });
       bar.style.width = `${100 * value}%`;
@@ -150,8 +150,8 @@ export async function digitPage(about, root, report) {
     };
     const what = depth === state.network.length ? `Output ${n}` : `Layer ${depth}, neuron ${n}`;
     neuron.replaceChildren(make("p", { class: "readout", "aria-live": "polite" }, `${what}: weighted sum ${signed(sum)}, bias `
-      + `${signed(layer.biases[n])}, together ${signed(sums[depth][n])}; activation ${written(activations[depth][n], 3)}.`),
-    make("div", { class: "grids" }, grid(Float64Array.from(row), "its weights"), grid(passed, "weights × what comes in")));
+      + `${signed(layer.biases[n])}, total ${signed(sums[depth][n])}; activation ${written(activations[depth][n], 3)}.`),
+    make("div", { class: "grids" }, grid(Float64Array.from(row), "its weights"), grid(passed, "weights × inputs")));
   }
 
   atDusk(draw);
@@ -166,12 +166,12 @@ function signed(value) {
   return `${value < 0 ? "−" : "+"}${written(Math.abs(value))}`;
 }
 
-/** An image as MNIST has it, white on black. */
+/** Draw an image white on black, as in MNIST. */
 function paintGrey(canvas, image, size) {
   const context = sized(canvas, SIDE * size, SIDE * size);
-  image.forEach((value, place) => {
+  image.forEach((value, index) => {
     const grey = Math.round(255 * value);
     context.fillStyle = `rgb(${grey} ${grey} ${grey})`;
-    context.fillRect((place % SIDE) * size, Math.floor(place / SIDE) * size, size, size);
+    context.fillRect((index % SIDE) * size, Math.floor(index / SIDE) * size, size, size);
   });
 }

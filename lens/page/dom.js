@@ -1,6 +1,6 @@
-// Elements are made here and nowhere else: whatever comes from a text becomes a text node, never HTML.
+// Creates every element of the page; text from outside becomes a text node, never HTML.
 
-/** An element; what begins with "on" is a listener, true and false are attributes that are there or not. */
+/** Create an element. Attributes that start with "on" are listeners; true sets an attribute without a value, false omits it. */
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -11,13 +11,13 @@ export function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** One view: its name, one sentence that says what is seen, and the view itself. */
+/** A card: a title, one sentence that explains the view, and the view itself. */
 export function card(id, title, sentence, ...children) {
   return make("section", { id, class: "card", "aria-labelledby": `${id}-title` },
     make("h2", { id: `${id}-title` }, title), make("p", { class: "sentence" }, sentence), ...children);
 }
 
-/** A slider with its name and its value; `say` writes the value, `act` is called with the number at every move. */
+/** A labelled slider; `say` formats the value, `act` is called with the number at every move. */
 export function slider(name, { min, max, step, value, say = String, act }) {
   const output = make("output", {}, say(value));
   const input = make("input", { type: "range", min, max, step, value, "aria-label": name, "aria-valuetext": say(value) });
@@ -31,7 +31,7 @@ export function slider(name, { min, max, step, value, say = String, act }) {
   return { element, input, set(to) { input.value = to; moved(); } };
 }
 
-/** One of a few: radio buttons side by side, so that the arrow keys work. `options` are [value, what is read]. */
+/** A choice of one: radio buttons, so that the arrow keys work. `options` are [value, label]. */
 export function choice(name, options, value, act) {
   const buttons = options.map(([key, text]) => {
     const input = make("input", { type: "radio", name, value: key, checked: key === value, onchange: () => act(key) });
@@ -40,7 +40,7 @@ export function choice(name, options, value, act) {
   return make("fieldset", { class: "choice" }, make("legend", {}, name), ...buttons);
 }
 
-/** A canvas of so many CSS pixels, sharp on every screen, and its context. */
+/** Resize a canvas to width x height CSS pixels, sharp at any pixel ratio; returns its context. */
 export function sized(canvas, width, height) {
   const ratio = Math.max(1, window.devicePixelRatio || 1);
   canvas.width = Math.round(width * ratio);
@@ -52,7 +52,7 @@ export function sized(canvas, width, height) {
   return context;
 }
 
-/** Buttons of which one is in the tab order, and the arrow keys go from one to the next, so many on for each direction. */
+/** Roving tab index: one button is in the tab order, and arrow keys move by `down()` or `across()` buttons. */
 export function roving(container, down, across) {
   container.addEventListener("keydown", (event) => {
     const steps = { ArrowLeft: -across(), ArrowRight: across(), ArrowUp: -down(), ArrowDown: down() };
@@ -65,7 +65,7 @@ export function roving(container, down, across) {
   });
 }
 
-/** Dims views whose answer belongs to an earlier question, until the new answer arrives; each view's `show` ends it. */
+/** Dim views that still show an earlier answer; each view's `show` undims it when the new one arrives. */
 export function stale(yes, ...elements) {
   for (const element of elements) {
     element.classList.toggle("stale", yes);
@@ -73,12 +73,12 @@ export function stale(yes, ...elements) {
   }
 }
 
-/** A number for people: 1,234 or 0.123. */
+/** A formatted number: 1,234 or 0.12. */
 export function written(value, digits = 2) {
   return Number.isInteger(value) && Math.abs(value) >= 1000 ? value.toLocaleString("en") : value.toFixed(digits);
 }
 
-/** A share as per cent, with enough digits to tell it from none. */
+/** A share in per cent: "0 %", "< 0.1 %", "4.2 %", "42 %". */
 export function percent(share) {
   if (share === 0) return "0 %";
   return share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;

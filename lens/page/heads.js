@@ -1,14 +1,14 @@
-// Attention by the formula, from one head's queries and keys: the same four stages as lens/capture.py.
+// Computes attention from a head's queries and keys, in the same four stages as lens/capture.py.
 import { unpacked } from "./source.js";
 
-/** The heads of a layer: T queries and T keys of D numbers each, how long each place's value is, and the four stages. */
+/** The heads of a layer: each with T queries and T keys of D dimensions, the length of each value, and the four stages. */
 export function headsOf({ queries, keys, lengths }) {
   const [count, T, D] = queries.shape;
   const [q, k, value] = [queries, keys, lengths].map(unpacked);
   return Array.from({ length: count }, (_, h) => {
-    const part = (numbers, size) => numbers.subarray(h * size, (h + 1) * size);
+    const part = (values, size) => values.subarray(h * size, (h + 1) * size);
     const head = { T, D, q: part(q, T * D), k: part(k, T * D), lengths: part(value, T) };
-    let stages = null; // computed when they are looked at
+    let stages = null; // computed on first use
     return { head, get stages() { return (stages ??= stagesOf(head)); } };
   });
 }
@@ -30,11 +30,11 @@ function scoresOf({ q, k, T, D }) {
   return scores;
 }
 
-/** All four stages, a row of T for each query: scores, masked, pattern (softmax), weighted by the value's length. */
+/** The four stages, each T x T with a row per query: scores, masked, pattern (softmax), weighted by the value's length. */
 function stagesOf(head) {
   const { T, lengths } = head;
   const scores = scoresOf(head);
-  const masked = scores.map((score, place) => (place % T > Math.floor(place / T) ? -Infinity : score));
+  const masked = scores.map((score, cell) => (cell % T > Math.floor(cell / T) ? -Infinity : score));
   const pattern = new Float64Array(T * T);
   for (let i = 0; i < T; i++) {
     let most = -Infinity, total = 0;
@@ -42,10 +42,10 @@ function stagesOf(head) {
     for (let j = 0; j <= i; j++) total += pattern[i * T + j] = Math.exp(masked[i * T + j] - most);
     for (let j = 0; j <= i; j++) pattern[i * T + j] /= total;
   }
-  return { scores, masked, pattern, weighted: pattern.map((share, place) => share * lengths[place % T]) };
+  return { scores, masked, pattern, weighted: pattern.map((weight, cell) => weight * lengths[cell % T]) };
 }
 
-/** Rows become columns. */
+/** The transpose of a T x T grid. */
 export function turned(grid, T) {
-  return grid.map((_, place) => grid[(place % T) * T + Math.floor(place / T)]);
+  return grid.map((_, cell) => grid[(cell % T) * T + Math.floor(cell / T)]);
 }

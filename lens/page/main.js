@@ -1,11 +1,11 @@
-// The page begins: which kind of network is it, and what can be seen of it.
+// Entry point of the page: loads the network's description and builds the page for its kind.
 import { about } from "./source.js";
 import { digitPage } from "./digits.js";
 import { textPage } from "./text.js";
 
 const trouble = document.getElementById("trouble");
 
-/** Say in a line what went wrong, or that nothing does any more. */
+/** Show an error in one line, or hide the line if `error` is null. */
 function report(error) {
   trouble.hidden = !error;
   trouble.textContent = error ? error.message : "";
@@ -17,10 +17,10 @@ try {
   document.title = `Look inside ${network.name}`;
   document.getElementById("name").textContent = network.name;
   document.getElementById("facts").textContent = network.kind === "text"
-    ? `A transformer of ${network.n_layer} layers with ${network.n_head} heads each; vectors of ${network.n_embd} `
-      + `numbers, ${network.vocab_size.toLocaleString("en")} tokens, ${network.context_length} of them in view; `
+    ? `A transformer with ${network.n_layer} layers of ${network.n_head} heads; vectors of ${network.n_embd} dimensions, a `
+      + `vocabulary of ${network.vocab_size.toLocaleString("en")} tokens, a context of ${network.context_length}; `
       + `${count.toLocaleString("en")} parameters.`
-    : `A network of ${network.sizes.join("-")} neurons; ${count.toLocaleString("en")} parameters.`;
+    : `A network with ${network.sizes.join("-")} neurons; ${count.toLocaleString("en")} parameters.`;
   const page = { text: textPage, digits: digitPage }[network.kind];
   await page(network, document.getElementById("views"), report);
 } catch (error) {

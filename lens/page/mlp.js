@@ -1,9 +1,9 @@
-// The digit network itself: a' = activation(W a + b), layer after layer, as model/mlp.py has it.
+// The forward pass of the digit network: a' = activation(W a + b), layer by layer, as in model/mlp.py.
 import { unpacked } from "./source.js";
 
 const sigmoid = (z) => 1 / (1 + Math.exp(-z));
 
-/** The error function to 1.5e-7 (Abramowitz and Stegun 7.1.26). */
+/** The error function, accurate to 1.5e-7 (Abramowitz and Stegun 7.1.26). */
 function erf(x) {
   const t = 1 / (1 + 0.3275911 * Math.abs(x));
   const sum = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t;
@@ -18,7 +18,7 @@ const ACTIVATIONS = {
   gelu_tanh: (z) => 0.5 * z * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (z + 0.044715 * z ** 3))),
 };
 
-/** A checkpoint's weights and biases as numbers. */
+/** A checkpoint's weights and biases, unpacked. */
 export function networkOf({ layers }) {
   return layers.map(({ weights, biases }) => ({
     outputs: weights.shape[0], inputs: weights.shape[1], weights: unpacked(weights), biases: unpacked(biases),
@@ -30,7 +30,7 @@ export function rowOf({ weights, inputs }, neuron) {
   return weights.subarray(neuron * inputs, (neuron + 1) * inputs);
 }
 
-/** Every layer's weighted sums and activations, the pixels first and the read outputs last. */
+/** Every layer's weighted sums and activations, from the pixels (no sums) to the outputs after sigmoid or softmax. */
 export function forward(network, image, { activation, reading }) {
   const sums = [null], activations = [image];
   for (const [depth, layer] of network.entries()) {

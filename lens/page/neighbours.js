@@ -1,14 +1,14 @@
-// A token's neighbours in the space of embeddings, by dot product and by cosine.
+// The neighbours card: the tokens nearest to one in embedding space, by dot product and by cosine.
 import { card, make, stale, written } from "./dom.js";
 import { ask } from "./source.js";
 
-/** The card; `show(token)` asks for the neighbours of a token. */
+/** The card; `show(token)` requests and shows a token's neighbours. */
 export function neighboursCard(network) {
   const whose = make("p", { class: "note" });
   const lists = make("div", { class: "pair" });
   const element = card("neighbours", "Neighbours of a token",
-    "Tokens whose vectors point the same way mean something alike to the network, as far as it has learned; choose another "
-    + "token above (lesson: “What is a GPT?”).", whose, lists);
+    "Tokens whose vectors point in similar directions are similar to the network; select another token above "
+    + "(lesson: “What is a GPT?”).", whose, lists);
   let last = null;
 
   const list = (title, found) => {

@@ -1,8 +1,8 @@
-// The network as the lessons draw it: a circle for each neuron, lit by its activation, a line for each weight.
+// Draws the network as the lessons do: a circle for each neuron, lit by its activation, and a line for each weight.
 import { atDusk, css } from "./color.js";
 import { rowOf } from "./mlp.js";
 
-const WIDTH = 640, HEIGHT = 470, MOST = 16; // neurons of a layer that are drawn; those with the longest outgoing weights
+const WIDTH = 640, HEIGHT = 470, MOST = 16; // neurons drawn per layer: those with the largest outgoing weights (by norm)
 const NS = "http://www.w3.org/2000/svg";
 
 function shape(tag, attributes, ...children) {
@@ -12,7 +12,7 @@ function shape(tag, attributes, ...children) {
   return element;
 }
 
-/** Which neurons of a layer are drawn, in their order. */
+/** The neurons of a layer that are drawn, in order. */
 function shownOf(network, depth) {
   const { outputs } = network[depth - 1], all = Array.from({ length: outputs }, (_, n) => n);
   if (outputs <= MOST || depth === network.length) return all;
@@ -25,23 +25,23 @@ function shownOf(network, depth) {
   return all.sort((a, b) => strength[b] - strength[a]).slice(0, MOST).sort((a, b) => a - b);
 }
 
-/** The picture; `choose(depth, neuron)` is called for a click. `show` what the network did with an image. */
+/** The picture; `choose(depth, neuron)` is called on a click, `show` displays the activations for an image. */
 export function networkPicture(choose) {
   const svg = shape("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "network", preserveAspectRatio: "xMinYMid meet", role: "group", "aria-label": "the network" });
   let columns = [], edges = [], last = null;
 
   const x = (depth, depths) => 14 + ((WIDTH - 80) * depth) / (depths - 1);
-  const y = (place, count) => HEIGHT / 2 + (place - (count - 1) / 2) * Math.min(44, (HEIGHT - 30) / count);
+  const y = (index, count) => HEIGHT / 2 + (index - (count - 1) / 2) * Math.min(44, (HEIGHT - 30) / count);
 
-  /** Circles and lines for the neurons of a network, kept for every image that it is shown. */
+  /** Create the circles and lines of a network; they are reused for every image. */
   function build(network) {
     columns = network.map((_, n) => shownOf(network, n + 1));
     edges = [];
     const lines = shape("g", {}), circles = shape("g", {}), depths = network.length + 1;
     columns.forEach((neurons, n) => {
       const depth = n + 1, count = neurons.length;
-      neurons.forEach((neuron, place) => {
-        const [cx, cy] = [x(depth, depths), y(place, count)];
+      neurons.forEach((neuron, index) => {
+        const [cx, cy] = [x(depth, depths), y(index, count)];
         const sources = n === 0 ? [null] : columns[n - 1];
         sources.forEach((source, from) => {
           const line = shape("line", {
@@ -54,7 +54,7 @@ export function networkPicture(choose) {
         const name = depth === network.length ? `output ${neuron}` : `layer ${depth}, neuron ${neuron}`;
         const circle = shape("circle", { cx, cy, r: 11, tabindex: -1, role: "button", "aria-label": name }, shape("title", {}, name));
         circle.addEventListener("click", () => choose(depth, neuron));
-        circle.addEventListener("keydown", (event) => keyed(event, n, place));
+        circle.addEventListener("keydown", (event) => keyed(event, n, index));
         circles.append(circle);
         if (depth === network.length) {
           circles.append(shape("text", { x: cx + 20, y: cy + 6, class: "digit", "data-digit": neuron }, String(neuron)));
@@ -66,26 +66,26 @@ export function networkPicture(choose) {
     svg.replaceChildren(lines, circles);
   }
 
-  function keyed(event, column, place) {
+  function keyed(event, column, index) {
     const step = { ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[event.key];
-    if (event.key === "Enter" || event.key === " ") choose(column + 1, columns[column][place]);
+    if (event.key === "Enter" || event.key === " ") choose(column + 1, columns[column][index]);
     else if (!step || !columns[column + step[0]]) return;
     else {
       const to = columns[column + step[0]];
-      const next = Math.min(to.length - 1, Math.max(0, step[0] ? Math.round((place * (to.length - 1)) / Math.max(1, columns[column].length - 1)) : place + step[1]));
+      const next = Math.min(to.length - 1, Math.max(0, step[0] ? Math.round((index * (to.length - 1)) / Math.max(1, columns[column].length - 1)) : index + step[1]));
       circleOf(column + step[0], next).focus();
       choose(column + step[0] + 1, to[next]);
     }
     event.preventDefault();
   }
 
-  const circleOf = (column, place) =>
-    svg.querySelectorAll("circle")[columns.slice(0, column).reduce((sum, neurons) => sum + neurons.length, 0) + place];
+  const circleOf = (column, index) =>
+    svg.querySelectorAll("circle")[columns.slice(0, column).reduce((sum, neurons) => sum + neurons.length, 0) + index];
 
   function draw() {
     const { network, activations, sums, chosen } = last;
     const passed = edges.map(({ depth, neuron, source }) => (source === null
-      ? sums[depth][neuron] - network[0].biases[neuron] // all that the pixels bring together
+      ? sums[depth][neuron] - network[0].biases[neuron] // the weighted sum of all pixels
       : rowOf(network[depth - 1], neuron)[source] * activations[depth - 1][source]));
     const most = new Map();
     edges.forEach(({ depth }, n) => most.set(depth, Math.max(most.get(depth) || 1e-9, Math.abs(passed[n]))));
@@ -117,7 +117,7 @@ export function networkPicture(choose) {
   return {
     element: svg,
     show(shown) {
-      if (last?.network !== shown.network) build(shown.network); // another checkpoint may have other strongest neurons
+      if (last?.network !== shown.network) build(shown.network); // the largest weights can differ between checkpoints
       last = shown;
       draw();
     },

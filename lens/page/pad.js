@@ -1,4 +1,4 @@
-// Where a digit is drawn: with a mouse, a finger, or the keyboard.
+// The drawing pad: draw a digit with the mouse, a finger or the keyboard.
 import { make } from "./dom.js";
 import { SIDE } from "./picture.js";
 
@@ -7,14 +7,14 @@ const EDGE = 280, PEN = 24, STEP = 12;
 /** The pad; `inked(ink, width)` gets the ink, 0 to 1, after every stroke. */
 export function drawingPad(inked) {
   const canvas = make("canvas", { class: "pad", width: EDGE, height: EDGE, tabindex: 0, role: "application",
-    "aria-label": "Drawing pad: draw a digit. By keyboard: the arrow keys move the pen, the space bar sets it down or lifts it." });
+    "aria-label": "Drawing pad: draw a digit. By keyboard: arrow keys move the pen, the space bar lowers or lifts it." });
   const context = canvas.getContext("2d", { willReadFrequently: true });
   const mark = make("span", { class: "pen", hidden: true });
   const pen = { x: EDGE / 2, y: EDGE / 2, down: false };
   let before = null, waiting = false, example = false;
 
-  /** Once for each frame, however many points came. */
-  function tell() {
+  /** Report the ink, at most once per frame. */
+  function notify() {
     if (waiting) return;
     waiting = true;
     requestAnimationFrame(() => {
@@ -25,7 +25,7 @@ export function drawingPad(inked) {
 
   function inkOf() {
     const { data } = context.getImageData(0, 0, EDGE, EDGE), ink = new Float32Array(EDGE * EDGE);
-    for (let place = 0; place < ink.length; place++) ink[place] = data[4 * place] < 25.5 ? 0 : data[4 * place] / 255;
+    for (let index = 0; index < ink.length; index++) ink[index] = data[4 * index] < 25.5 ? 0 : data[4 * index] / 255;
     return ink;
   }
 
@@ -38,17 +38,17 @@ export function drawingPad(inked) {
     context.lineTo(x + 0.01, y);
     context.stroke();
     before = { x, y };
-    tell();
+    notify();
   }
 
-  const place = (event) => [event.offsetX * (EDGE / canvas.clientWidth), event.offsetY * (EDGE / canvas.clientHeight)];
+  const pointOf = (event) => [event.offsetX * (EDGE / canvas.clientWidth), event.offsetY * (EDGE / canvas.clientHeight)];
   canvas.addEventListener("pointerdown", (event) => {
     canvas.setPointerCapture(event.pointerId);
-    const [x, y] = place(event);
+    const [x, y] = pointOf(event);
     before = { x, y };
     line(x, y);
   });
-  canvas.addEventListener("pointermove", (event) => before && line(...place(event)));
+  canvas.addEventListener("pointermove", (event) => before && line(...pointOf(event)));
   for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { before = null; });
 
   canvas.addEventListener("keydown", (event) => {
@@ -77,15 +77,15 @@ export function drawingPad(inked) {
 
   return {
     element: make("div", { class: "padbox" }, canvas, mark),
-    /** What is on the pad, as `inked` gets it; null for an example, which the next stroke wipes away. */
+    /** The ink on the pad, as `inked` gets it; null for an example, which the next stroke clears. */
     ink: () => (example ? null : [inkOf(), EDGE]),
-    /** Show an image of 28 x 28 on the pad; nothing is told. The first stroke wipes away one that is only an example. */
+    /** Show a 28 x 28 image on the pad without calling `inked`; if `wiped`, it is an example and the first stroke clears it. */
     paint(image, wiped = false) {
       example = wiped;
-      for (let place = 0; place < image.length; place++) {
-        const grey = Math.round(255 * image[place]);
+      for (let index = 0; index < image.length; index++) {
+        const grey = Math.round(255 * image[index]);
         context.fillStyle = `rgb(${grey} ${grey} ${grey})`;
-        context.fillRect((place % SIDE) * 10, Math.floor(place / SIDE) * 10, 10, 10);
+        context.fillRect((index % SIDE) * 10, Math.floor(index / SIDE) * 10, 10, 10);
       }
     },
   };

@@ -1,20 +1,20 @@
-// Where the parameters are, counted twice, as training/tally.py does: each count a bar, stacked by what matrices are for.
+// The parameters card: a stacked bar and a table of parameters by matrix, in both counts of training/tally.py.
 import { atDusk, kind } from "./color.js";
 import { card, make } from "./dom.js";
 
 const COUNTS = {
-  exact: "all there is",
-  lessons: "as the lessons count: no biases, norms and positions, and an unembedding of its own",
+  exact: "all parameters",
+  lessons: "counted as in the lessons (no biases, norms or positions; separate unembedding)",
 };
 const people = (count) => count.toLocaleString("en");
 const share = (part, all) => `${((100 * part) / all).toFixed(1)} %`;
 
-/** The card. A tally is rows of name, product and total; where both counts agree, there is one bar. */
+/** The card. A tally is rows of [name, product, total]; if both counts agree, only one bar is shown. */
 export function parametersCard({ tallies, kind: network }) {
   const same = JSON.stringify(tallies.exact) === JSON.stringify(tallies.lessons);
   const counts = same ? ["exact"] : ["exact", "lessons"], products = new Map();
   for (const count of counts.toReversed()) for (const [name, product] of tallies[count]) products.set(name, product);
-  const order = [...products.keys()], painted = []; // the lessons' matrices first, what they leave out after them
+  const order = [...products.keys()], painted = []; // the lessons' matrices first, then what they omit
   const total = Object.fromEntries(counts.map((count) => [count, tallies[count].reduce((sum, row) => sum + row[2], 0)]));
   const found = (count, name) => tallies[count].find((row) => row[0] === name)?.[2];
   const colored = (element, name) => { painted.push([element, order.indexOf(name)]); return element; };
@@ -34,8 +34,8 @@ export function parametersCard({ tallies, kind: network }) {
   });
   const rows = order.map((name) => make("tr", {}, make("th", { scope: "row" }, colored(make("span", { class: "swatch" }), name), name),
     make("td", {}, products.get(name).replaceAll(" x ", " × ")), ...cells(name).map((cell) => make("td", {}, cell))));
-  const heads = ["matrix", "product", ...(same ? ["parameters", "share"] : ["all there is", "share", "the lessons’ count", "share"])];
-  const foot = make("tr", {}, make("th", { scope: "row" }, "all"), make("td", {}),
+  const heads = ["matrix", "product", ...(same ? ["parameters", "share"] : ["all parameters", "share", "lessons’ count", "share"])];
+  const foot = make("tr", {}, make("th", { scope: "row" }, "total"), make("td", {}),
     ...counts.flatMap((count) => [make("td", {}, people(total[count])), make("td", {}, "100 %")]));
   const paint = () => painted.forEach(([element, n]) => { element.style.background = kind(n); });
   paint();
@@ -43,7 +43,7 @@ export function parametersCard({ tallies, kind: network }) {
   const tied = network === "text" && found("exact", "Unembedding") === undefined;
   const lesson = network === "text" ? "Attention, step by step" : "But what is a neural network?";
   return card("parameters", "Where the parameters are",
-    `Everything the network has learned lies in these matrices${tied ? "; the embedding is the unembedding too" : ""} `
+    `Everything the network has learned is in these matrices${tied ? "; the embedding is also the unembedding" : ""} `
     + `(lesson: “${lesson}”).`, ...bars,
     make("div", { class: "scroll" }, make("table", { class: "tally" },
       make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))),

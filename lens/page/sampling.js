@@ -1,12 +1,12 @@
-// From scores to a choice, as model/generate.py has it: top-k, then top-p at the temperature, then softmax.
+// Sampling from logits, as in model/generate.py: top-k, then top-p at the temperature, then softmax.
 
-/** The tokens, likeliest first; of equals the lower one. */
+/** Tokens by descending logit; ties go to the lower token id. */
 export function ranked(logits) {
   const order = Uint32Array.from(logits, (_, token) => token);
   return order.sort((a, b) => logits[b] - logits[a] || a - b);
 }
 
-/** softmax(logits / T) of the first `kept` of the order, by rank; at T = 0 all is on the first. */
+/** softmax(logits / T) over the first `kept` tokens of the order, by rank; at T = 0 the first has probability 1. */
 function softmaxOf(logits, order, kept, temperature) {
   const chances = new Float64Array(kept);
   if (temperature === 0) {
@@ -22,26 +22,26 @@ function softmaxOf(logits, order, kept, temperature) {
 }
 
 /**
- * What the next token is drawn from. Each filter keeps the first few of the order, so a number says which.
- * Returns the chances by rank, and how many tokens each filter left.
+ * The distribution that the next token is sampled from. Each filter keeps a prefix of the order, so a count describes it.
+ * Returns the probabilities by rank (`chances`), and how many tokens remain after top-k and after top-p.
  */
 export function distribution(logits, order, { temperature, topK, topP }) {
   const afterK = Math.min(topK, order.length);
   let afterP = afterK;
   if (topP < 1) {
-    const chances = Float32Array.from(softmaxOf(logits, order, afterK, temperature)); // whose sums torch compares
+    const chances = Float32Array.from(softmaxOf(logits, order, afterK, temperature)); // float32, as torch sums them
     let sum = 0;
     for (afterP = 0; afterP < afterK && sum < topP; afterP++) sum += chances[afterP];
   }
   return { chances: softmaxOf(logits, order, afterP, temperature), afterK, afterP };
 }
 
-/** A rank, as often as it is likely: the first at which the sum of the chances exceeds `luck`, from 0 to 1. */
-export function drawn(chances, luck) {
+/** Sample a rank: the first whose cumulative probability exceeds `uniform`, a random number in [0, 1). */
+export function drawn(chances, uniform) {
   let sum = 0;
   for (let rank = 0; rank < chances.length; rank++) {
     sum += chances[rank];
-    if (sum > luck) return rank;
+    if (sum > uniform) return rank;
   }
   return chances.length - 1;
 }

@@ -1,4 +1,4 @@
-// The page of a text network: a prompt, its tokens, and every view of what the network makes of them.
+// The page of a text network: a prompt, its tokens, and the views of what the network computes from them.
 import { attentionCard } from "./attention.js";
 import { barsCard } from "./bars.js";
 import { atDusk, css, inkOn, legend } from "./color.js";
@@ -8,16 +8,16 @@ import { neighboursCard } from "./neighbours.js";
 import { parametersCard } from "./parameters.js";
 import { ask, live, unpacked } from "./source.js";
 
-const PAUSE = 150; // ms without a key until what is typed is looked at
-const MOST_BITS = 12; // the colour of a token is full where it cost so many
+const PAUSE = 150; // ms after the last keystroke until the prompt is sent
+const MOST_BITS = 12; // surprise at which a token's colour is strongest
 
 /** Build the page and show the first prompt. */
 export async function textPage(network, root, report) {
   const state = { tokens: [], start: 0, position: 0, turn: 0, bits: null, text: "", typed: false };
-  const past = []; // {tokens, position}: what was shown before each change
+  const past = []; // {tokens, position}: the undo history
   const names = () => state.tokens.slice(state.start).map((token) => network.vocabulary[token]);
   const bars = barsCard(network, {
-    choose: (token, more) => // after the one looked at
+    choose: (token, more) => // after the selected one
       !unread() && show([...state.tokens.slice(0, state.start + state.position + 1), token], { step: !more }),
     back: () => !unread() && state.tokens.length > 1 && show(state.tokens.slice(0, -1)),
     undo,
@@ -28,23 +28,23 @@ export async function textPage(network, root, report) {
 
   const area = make("textarea", { id: "prompt", rows: 3, maxlength: network.longest, spellcheck: "false",
     readonly: !live, "aria-label": "prompt" });
-  const chips = make("div", { class: "chips", role: "group", "aria-label": "tokens; choose one to look at it" });
+  const chips = make("div", { class: "chips", role: "group", "aria-label": "tokens; select one to inspect it" });
   const count = make("p", { class: "note" });
   root.append(
     card("text", "A text and its tokens",
-      "A text is cut into tokens, and each becomes a vector; a token is as strongly coloured as it surprised the "
-      + "network, and the one that is framed is looked at (lesson: “What is a GPT?”).", area, chips, make("div", { class: "line" }, count, legend(0, ["0", `${MOST_BITS} bits of surprise`], -1))),
+      "A text is cut into tokens, and each becomes a vector; the stronger a token's colour, the more it surprised the "
+      + "network. The framed token is selected (lesson: “What is a GPT?”).", area, chips, make("div", { class: "line" }, count, legend(0, ["0", `${MOST_BITS} bits of surprise`], -1))),
     make("div", { class: "two" }, make("div", { class: "stacked" }, bars.element, neighbours.element), attention.element),
     lens.element, parametersCard(network));
 
   const views = [chips, bars.element, attention.element, lens.element, neighbours.element];
-  const unread = () => area.value !== state.text; // what is typed has no answer yet, or an error
+  const unread = () => area.value !== state.text; // the typed text has no answer yet, or an error
 
   let pause = 0, written = ""; // written: what the page last put into the text field
   area.addEventListener("input", () => {
     clearTimeout(pause);
     bars.halt();
-    state.turn++; // an answer that is under way must not write over what is typed
+    state.turn++; // a pending answer must not overwrite what is typed
     stale(true, ...views);
     pause = setTimeout(() => typed(area.value), PAUSE);
   });
@@ -57,7 +57,7 @@ export async function textPage(network, root, report) {
   });
   document.addEventListener("keydown", (event) => {
     if (!(event.ctrlKey || event.metaKey) || event.shiftKey || event.altKey || event.key.toLowerCase() !== "z") return;
-    if (event.target === area && area.value !== written) return; // typing is undone by the text field itself
+    if (event.target === area && area.value !== written) return; // the text field undoes typing itself
     if (!past.length) return;
     event.preventDefault();
     undo();
@@ -74,7 +74,7 @@ export async function textPage(network, root, report) {
     }
   }
 
-  /** Back to what was shown before the last change; if what is typed was refused, to what was shown last. */
+  /** Restore what was shown before the last change; if the typed text was refused, what was shown last. */
   async function undo() {
     bars.halt();
     while (!unread() && past.length && String(past.at(-1).tokens) === String(state.tokens)) past.pop();
@@ -84,21 +84,21 @@ export async function textPage(network, root, report) {
   }
 
   /**
-   * Look at these tokens from now on; false if it went wrong or something newer came. `text` is what was typed, if it was;
-   * `step` says whether Undo comes back to what was shown before.
+   * Show these tokens; false if that failed or a newer request replaced it. `text` is the typed text, or null if it wasn't
+   * typed; `step`: whether Undo returns to what was shown before.
    */
   async function show(tokens, { text = null, position = null, step = true } = {}) {
     const turn = ++state.turn;
     stale(true, ...views);
     try {
-      const logits = ask("logits", { tokens, position }), ahead = attention.ahead(tokens); // neither waits for the other
+      const logits = ask("logits", { tokens, position }), ahead = attention.ahead(tokens); // requested together
       const answer = await logits;
       if (turn !== state.turn) return false;
       report(null);
       if (step && state.tokens.length) past.push({ tokens: state.tokens, position: state.position });
       Object.assign(state, { tokens, start: answer.start, position: answer.position, bits: null, typed: text !== null });
       if (text === null) area.value = answer.text;
-      state.text = area.value; // as the field has it: it makes every line end a \n
+      state.text = area.value; // read back, because the field turns every line end into \n
       if (text === null) written = state.text;
       bars.undoable(past.length);
       drawChips();
@@ -118,11 +118,11 @@ export async function textPage(network, root, report) {
     bars.show(logits, names()[position], state.tokens.length - state.start - position - 1);
   }
 
-  /** What may come a moment later, and not at all while the text grows: neighbours, the other heads, the logit lens. */
+  /** Load the slower views: neighbours, the other heads, the logit lens. Skipped while text is being sampled. */
   async function details({ tokens, current }) {
     await new Promise(requestAnimationFrame);
-    const here = tokens[state.start + state.position];
-    if (current()) await Promise.all([neighbours.show(here), attention.others(), read(tokens, current)]);
+    const selected = tokens[state.start + state.position];
+    if (current()) await Promise.all([neighbours.show(selected), attention.others(), read(tokens, current)]);
   }
 
   async function read(tokens, current) {
@@ -133,7 +133,7 @@ export async function textPage(network, root, report) {
     paintChips();
   }
 
-  /** Look at one place: what comes after it, and what its token is near to. */
+  /** Select a position: show its next-token scores and its token's neighbours. */
   async function look(position) {
     if (unread()) return;
     bars.halt();
@@ -154,30 +154,30 @@ export async function textPage(network, root, report) {
   }
 
   function drawChips() {
-    chips.replaceChildren(...names().map((name, place) => make("button", {
-      type: "button", class: "token", onclick: () => look(place),
+    chips.replaceChildren(...names().map((name, position) => make("button", {
+      type: "button", class: "token", onclick: () => look(position),
     }, name)));
     const { tokens, start } = state;
     count.textContent = `${tokens.length.toLocaleString("en")} ${tokens.length === 1 ? "token" : "tokens"}`
-      + (start ? `, of which the network sees the last ${tokens.length - start} (its context is ${network.context_length}).` : ".");
+      + (start ? `; the network sees only the last ${tokens.length - start} (its context is ${network.context_length}).` : ".");
     paintChips();
     stale(false, chips);
   }
 
   function paintChips() {
-    for (const [place, chip] of [...chips.children].entries()) {
-      const bits = place && state.bits ? state.bits[place - 1] : 0;
-      const here = place === state.position;
+    for (const [position, chip] of [...chips.children].entries()) {
+      const bits = position && state.bits ? state.bits[position - 1] : 0;
+      const selected = position === state.position;
       chip.style.background = css(-bits / MOST_BITS);
       chip.style.color = inkOn(-bits / MOST_BITS);
-      chip.tabIndex = here ? 0 : -1;
-      chip.setAttribute("aria-pressed", here);
-      chip.setAttribute("aria-label", `${chip.textContent}${place && state.bits ? `, ${bits.toFixed(1)} bits` : ""}`);
-      chip.title = place && state.bits ? `${bits.toFixed(1)} bits of surprise` : "";
+      chip.tabIndex = selected ? 0 : -1;
+      chip.setAttribute("aria-pressed", selected);
+      chip.setAttribute("aria-label", `${chip.textContent}${position && state.bits ? `, ${bits.toFixed(1)} bits` : ""}`);
+      chip.title = position && state.bits ? `${bits.toFixed(1)} bits of surprise` : "";
     }
   }
 
-  const page = { attention, bars, show, state }; // for tests, and for the curious at the console
+  const page = { attention, bars, show, state }; // for tests and the console
   window.page = page;
   if (live) {
     area.value = network.prompt;
@@ -186,5 +186,5 @@ export async function textPage(network, root, report) {
   } else {
     await show(network.tokens);
   }
-  state.typed = false; // what is typed next is a change of its own
+  state.typed = false; // the next typing is a change of its own
 }

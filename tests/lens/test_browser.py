@@ -235,12 +235,12 @@ def test_a_token_is_chosen_and_the_text_goes_on_from_there(open_page, text_addre
     expected = answers.model(torch.tensor([[*PROMPT.encode(), token]]))[0, -1].softmax(dim=-1)
     found = dict(page.evaluate("page.bars.chances()"))
     torch.testing.assert_close(torch.tensor([found[n] for n in range(257)]), expected)
-    page.get_by_role("button", name="Draw a token").click()
+    page.get_by_role("button", name="Sample a token").click()
     when(page, f"page.state.tokens.length === {len(PROMPT) + 2}")
-    page.get_by_role("button", name="Take one back").click()
+    page.get_by_role("button", name="Remove last").click()
     when(page, f"page.state.tokens.length === {len(PROMPT) + 1}")
     assert page.evaluate("page.state.tokens") == [*PROMPT.encode(), token]
-    page.get_by_role("button", name="Draw 40").click()
+    page.get_by_role("button", name="Sample 40").click()
     when(page, f"page.state.tokens.length > {len(PROMPT) + 2}")
     page.get_by_role("button", name="Stop").click()
     page.wait_for_timeout(200)
@@ -271,7 +271,7 @@ def test_what_is_typed_while_a_token_is_drawn_is_what_stays(open_page, text_addr
                 return swift(...asked);
             }; }"""
     )
-    page.get_by_role("button", name="Draw a token").click()
+    page.get_by_role("button", name="Sample a token").click()
     page.locator("#prompt").press("End")
     page.locator("#prompt").press_sequentially("xy", delay=10)
     when(page, f"page.state.tokens.length === {len(PROMPT) + 2}")
@@ -292,7 +292,7 @@ def test_a_text_beyond_the_context_is_seen_from_its_end(open_page, text_address)
     page = open_page(text_address)
     page.fill("#prompt", "a" * 60)
     when(page, "page.state.tokens.length === 60")
-    assert "60 tokens, of which the network sees the last 36" in page.locator("#text .note").text_content()
+    assert "60 tokens; the network sees only the last 36" in page.locator("#text .note").text_content()
     assert page.locator(".chips button").count() == 36
 
 
@@ -305,7 +305,7 @@ def test_a_head_is_clicked_a_cell_explained_and_the_stages_are_gone_through(open
     for stage in ("scores", "masked", "× value", "softmax"):
         page.get_by_text(stage, exact=True).click()
         looks.add(canvas.screenshot())
-    page.get_by_text("papers: a query is a row").click()
+    page.get_by_text("papers: one row per query").click()
     looks.add(canvas.screenshot())
     page.get_by_text("lines", exact=True).click()
     looks.add(canvas.screenshot())
@@ -317,10 +317,10 @@ def test_a_head_is_clicked_a_cell_explained_and_the_stages_are_gone_through(open
     place = page.evaluate("[page.attention.state.query, page.attention.state.key]")
     assert place == [len(PROMPT) - 2, 1]
     share = page.evaluate("page.attention.layers.get(1)[1].stages.pattern.at(-31 * 2 + 1)")
-    assert f"share after softmax is {share:.3f}" in page.locator("#cell").text_content()
+    assert f"weight after softmax is {share:.3f}" in page.locator("#cell").text_content()
     box = canvas.bounding_box()
     cell = (box["width"] - MARGIN - 4) / len(PROMPT)
-    for layout, pair in (("papers: a query is a row", [5, 3]), ("lesson: a query is a column", [3, 5])):
+    for layout, pair in (("papers: one row per query", [5, 3]), ("lesson: one column per query", [3, 5])):
         page.get_by_text(layout).click()
         page.mouse.move(box["x"] + MARGIN + 3.5 * cell, box["y"] + MARGIN + 5.5 * cell)
         assert page.evaluate("[page.attention.state.query, page.attention.state.key]") == pair
@@ -344,10 +344,10 @@ def test_later_words_are_hidden_below_the_diagonal_where_a_query_is_a_column_by_
     }"""
     for scheme, hidden in (("light", [0xE9, 0xEA, 0xE6]), ("dark", [0x24, 0x2A, 0x34])):
         page.emulate_media(color_scheme=scheme)
-        page.get_by_text("lesson: a query is a column").click()
+        page.get_by_text("lesson: one column per query").click()
         right, left = page.evaluate(corners, [MARGIN, len(PROMPT)])
         assert left == hidden != right
-        page.get_by_text("papers: a query is a row").click()
+        page.get_by_text("papers: one row per query").click()
         right, left = page.evaluate(corners, [MARGIN, len(PROMPT)])
         assert right == hidden != left
 
@@ -365,7 +365,7 @@ def test_beyond_128_tokens_no_head_shows_an_earlier_text(open_page, long_address
     page = open_page(long_address)
     when(page, "page.attention.layers.size === 12")
     assert page.evaluate(THUMBNAILS) == [PAPER] * 144
-    note = page.get_by_text("Beyond 128 tokens a head is computed when you choose it.")
+    note = page.get_by_text("Beyond 128 tokens, a head is computed only when you select it.")
     assert note.is_hidden()
     page.fill("#prompt", "x yz" * 40)
     when(page, "page.state.tokens.length === 160 && page.attention.layers.size === 1")
@@ -451,7 +451,7 @@ def test_what_is_typed_without_an_answer_stays_and_nothing_is_appended_to_the_te
     page.wait_for_selector("#trouble:not([hidden])")
     page.evaluate("reconnect()")
     page.locator("#next .bars button").first.click()
-    page.get_by_role("button", name="Take one back").click()
+    page.get_by_role("button", name="Remove last").click()
     page.locator(".chips button").nth(2).click()
     page.wait_for_timeout(100)
     assert page.input_value("#prompt") == "something else" and page.locator("#trouble").is_visible()
@@ -516,7 +516,7 @@ def test_a_cut_of_the_text_is_undone(open_page, text_address):
     for how in ("button", "Control+z", "Control+z in the field"):
         page.locator(".chips button").nth(2).click()
         when(page, "document.querySelector('#next .note').textContent === 'after a:'")
-        assert page.get_by_text("A choice here replaces the 28 tokens that follow; Undo brings them back.").is_visible()
+        assert page.get_by_text("Appending here replaces the 28 tokens that follow; Undo restores them.").is_visible()
         page.locator("#next .bars button").first.click()
         when(page, "page.state.tokens.length === 4")
         if how.endswith("field"):
@@ -527,7 +527,7 @@ def test_a_cut_of_the_text_is_undone(open_page, text_address):
         assert undo.is_disabled()
     page.locator(".chips button").last.click()
     when(page, f"document.querySelector('#next .note').textContent === 'after {PROMPT[-1]}:'")
-    assert page.get_by_text("A choice here replaces").count() == 0
+    assert page.get_by_text("Appending here replaces").count() == 0
 
 
 def test_each_change_is_undone_in_turn_and_typing_by_the_field_itself(open_page, text_address):
@@ -535,12 +535,12 @@ def test_each_change_is_undone_in_turn_and_typing_by_the_field_itself(open_page,
     ready(page)
     page.fill("#prompt", "ab")
     text_is(page, "ab")
-    page.get_by_role("button", name="Draw 40").click()
+    page.get_by_role("button", name="Sample 40").click()
     when(page, "page.state.tokens.length > 4")
     page.get_by_role("button", name="Stop").click()
     page.get_by_role("button", name="Undo").click()  # all that was drawn at once
     text_is(page, "ab")
-    page.get_by_role("button", name="Take one back").click()
+    page.get_by_role("button", name="Remove last").click()
     text_is(page, "a")
     page.locator("#prompt").press("End")
     page.keyboard.type("xy")
@@ -599,19 +599,19 @@ def test_a_test_image_says_its_digit_until_something_else_is_drawn(open_page, di
     for number in range(3):
         best = int(answers.at(20)(answers.specimens[number]).argmax())
         digit = answers.answers[number]
-        outcome = "right" if best == digit else "wrong"
-        expected = f"Test image {number + 1}: a {digit}, read as {best}: {outcome}."
+        outcome = "correct" if best == digit else "wrong"
+        expected = f"Test image {number + 1}: label {digit}, predicted {best}: {outcome}."
         assert verdict.text_content() == expected
-        page.get_by_role("button", name="A test image").click()
+        page.get_by_role("button", name="Test image").click()
     page.get_by_role("button", name="shift left").click()
     image = torch.tensor(page.evaluate("Array.from(page.state.image)"))
     best = int(answers.at(20)(image).argmax())
-    assert verdict.text_content().startswith(f"Test image 4: a 1, read as {best}: ")
+    assert verdict.text_content().startswith(f"Test image 4: label 1, predicted {best}: ")
     for name in ("Noise", "Blank"):
-        page.get_by_role("button", name="A test image").click()
+        page.get_by_role("button", name="Test image").click()
         page.get_by_role("button", name=name).click()
         assert verdict.text_content() == ""
-    page.get_by_role("button", name="A test image").click()
+    page.get_by_role("button", name="Test image").click()
     page.locator(".pad").click()
     when(page, "document.querySelector('#draw .verdict').textContent === ''")
 
@@ -860,7 +860,7 @@ def test_a_neuron_is_chosen_and_the_steps_of_training_are_gone_through(open_page
     page.get_by_role("button", name="layer 1, neuron 3").click()
     weights, passed = page.evaluate(inks)
     assert weights > 50 and passed == 1
-    page.get_by_role("button", name="A test image").click()
+    page.get_by_role("button", name="Test image").click()
     page.get_by_role("button", name="output 7").click()
     assert what.text_content().startswith("Output 7: ")
     outputs = "Array.from(page.state.computed.activations.at(-1))"
@@ -966,8 +966,8 @@ def legend_runs(page: "Page", legend: str, low: float, high: float) -> None:
 
 
 LAYOUTS = {
-    "lesson: a query is a column": "queries across the top, keys down the side",
-    "papers: a query is a row": "keys across the top, queries down the side",
+    "lesson: one column per query": "queries across the top, keys down the side",
+    "papers: one row per query": "keys across the top, queries down the side",
 }
 
 
@@ -990,14 +990,14 @@ def test_the_cell_under_the_pointer_is_explained_by_its_own_numbers(open_page, t
     for across, down in ((5, 5), (0, 0), (30, 30), (9, 4), (4, 9), (30, 0), (6, 5), (5, 6)):
         query, key = (across, down) if layout.startswith("lesson") else (down, across)
         page.mouse.move(box["x"] + MARGIN + (across + 0.5) * cell, box["y"] + MARGIN + (down + 0.5) * cell)
-        start = f"{NAMES[query]} (place {query}, query) ← {NAMES[key]} (place {key}, key): "
-        start += "the 8 products below add up to q·k = #; divided by √8 that is #, "
+        start = f"{NAMES[query]} (query, position {query}) ← {NAMES[key]} (key, position {key}): "
+        start += "the 8 products below add up to q·k = #; divided by √8, the score is #. "
         dot = 8**0.5 * scores[query, key]
         text = page.locator("#cell").text_content()
         if key > query:
-            reads(text, start + "but the key comes later and is hidden: share 0.", dot, scores[query, key])
+            reads(text, start + "This key comes later, so it is masked: weight 0.", dot, scores[query, key])
             continue
-        end = "whose share after softmax is #, and times the value's length # it is #."
+        end = "Its weight after softmax is #; times the value's length, #, that is #."
         share, times = pattern[query, key], weighted[query, key]
         reads(text, start + end, dot, scores[query, key], share, times / share, times)
 
@@ -1023,11 +1023,11 @@ def test_the_rows_and_columns_of_attention_carry_their_tokens(open_page, text_ad
     canvas = page.locator("#attention canvas.picture")
     canvas.hover(position={"x": 20, "y": 22 + 7.5 * 560 / 31})
     canvas.hover(position={"x": 500, "y": 22 + 2.5 * 560 / 31})
-    assert page.get_by_text("Layer 0, head 0: from each query to what it looks at", exact=True).is_visible()
-    assert page.locator("#cell").text_content().startswith("s (place 7, query) ← a (place 2, key): ")
+    assert page.get_by_text("Layer 0, head 0: from each query to the keys it attends to", exact=True).is_visible()
+    assert page.locator("#cell").text_content().startswith("s (query, position 7) ← a (key, position 2): ")
     written = page.evaluate("inscribed.splice(0).slice(-64)")
     heads = [(each["text"], each["x"] < 260) for each in written[-2:]]
-    assert heads == [("query", True), ("looks at key", False)]
+    assert heads == [("query", True), ("attends to key", False)]
     for left, chosen in ((True, 7), (False, 2)):
         labels = sorted((w for w in written[:-2] if (w["x"] < 260) == left), key=lambda each: each["y"])
         assert [each["text"] for each in labels] == NAMES
@@ -1044,9 +1044,9 @@ def test_each_stage_of_attention_has_its_scale_and_meaning(open_page, text_addre
     cell = (box["width"] - MARGIN - 4) / len(PROMPT)
     meanings = {
         "scores": ("scores", "q·k / √D, all pairs"),
-        "masked": ("masked", "later words hidden by −∞"),
-        "softmax": ("pattern", "shares that sum to 1 for each query"),
-        "× value": ("weighted", "share × length of what the value adds"),
+        "masked": ("masked", "later tokens masked with −∞"),
+        "softmax": ("pattern", "weights that sum to 1 for each query"),
+        "× value": ("weighted", "weight × length of the value"),
     }
     for name, (stage, meaning) in meanings.items():
         page.get_by_text(name, exact=True).click()
@@ -1107,7 +1107,7 @@ def test_the_bars_of_the_next_token_are_its_chances(open_page, text_address, ans
     names = ["Temperature", "Top-k", "Top-p"]
     assert page.locator("#next .slider span").all_text_contents() == names
     legend = page.locator("#next .legend")
-    assert legend.text_content() == "as the sliders have itthe network's own, at temperature 1"
+    assert legend.text_content() == "with the sliders' settingsat temperature 1, unfiltered"
     colours = "(name) => getComputedStyle(document.querySelector(name)).backgroundColor"
     for swatch, bar in ((0, ".track .bar"), (1, ".track .ghost")):
         its = legend.locator(".swatch").nth(swatch).evaluate("(e) => getComputedStyle(e).backgroundColor")
@@ -1129,7 +1129,7 @@ def test_the_bars_of_the_next_token_are_its_chances(open_page, text_address, ans
             name, share = answers.vocabulary[token], row.locator(".share").text_content()
             assert row.locator(".token").text_content() == name
             label = row.locator("button").get_attribute("aria-label")
-            assert label == f"{name}: {share}. Go on with it"
+            assert label == f"{name}: {share}. Append it"
             if share.startswith("cut"):
                 rank = int((logits > logits[token]).sum())
                 assert chances[token] == 0 and share == f"cut by top-{'k' if rank >= top_k else 'p'}"
@@ -1141,11 +1141,11 @@ def test_the_bars_of_the_next_token_are_its_chances(open_page, text_address, ans
         text = page.locator("#next .note").nth(1).text_content()
         rest = float(chances[order[12:]].sum())
         if kept > 12:
-            start, _, share = text.removesuffix(" together.").partition("; those below these 12 hold ")
-            reads(start, "# of 257 tokens can be drawn", kept)
+            start, _, share = text.removesuffix(" in total.").partition("; those after the top 12 have ")
+            reads(start, "# of 257 tokens can be sampled", kept)
             reads_share(share, rest)
         else:
-            reads(text, "# of 257 tokens can be drawn.", kept)
+            reads(text, "# of 257 tokens can be sampled.", kept)
 
 
 def test_the_rows_of_the_logit_lens_are_the_layers_they_are_named_after(open_page, text_address, answers):
@@ -1153,12 +1153,12 @@ def test_the_rows_of_the_logit_lens_are_the_layers_they_are_named_after(open_pag
     ready(page)
     found = capture(answers.model, torch.tensor([TOKENS]))
     model = answers.model
-    assert page.locator(".lens thead th").all_text_contents() == ["reading", *NAMES]
+    assert page.locator(".lens thead th").all_text_contents() == ["after", *NAMES]
     vectors = {"embedding": found.embedded, "layer 0": found.layers[0].after, "layer 1": found.layers[1].after}
     rows = page.locator(".lens tbody tr").all()
     assert [row.locator("th").text_content() for row in rows] == list(vectors)
     legend = page.locator("#lens .legend")
-    assert legend.text_content() == "0 %100 %probability of the likeliest token; framed: it is the token that came"
+    assert legend.text_content() == "0 %100 %probability of the top token; framed if it comes next in the text"
     legend_runs(page, "#lens .legend", 0, 1)
     for row, stream in zip(rows, vectors.values(), strict=True):
         chances = model.unembedding(model.norm(stream)).softmax(dim=-1)[0].detach()
@@ -1231,21 +1231,22 @@ def test_the_head_of_the_page_says_the_networks_sizes(open_page, text_address, d
     page, config = open_page(text_address), answers.model.config
     count = sum(parameter.numel() for parameter in answers.model.parameters())
     sizes = (config.n_layer, config.n_head, config.n_embd, config.vocab_size, config.context_length, count)
-    depth, rest = "A transformer of # layers with # heads each", "; vectors of # numbers, # tokens, # of them in view; "
+    depth = "A transformer with # layers of # heads"
+    rest = "; vectors of # dimensions, a vocabulary of # tokens, a context of #; "
     reads(page.locator("#facts").text_content(), f"{depth}{rest}# parameters.", *sizes)
     for address in served(text_answers("ab", n_layer=3, n_head=4)):  # the other has as many layers as heads
         page = open_page(address)
         reads(page.locator("#facts").text_content().partition(";")[0], depth, 3, 4)
         ready(page, layers=3)
     digits = open_page(digit_address)
-    assert digits.locator("#facts").text_content() == "A network of 784-16-16-10 neurons; 13,002 parameters."
+    assert digits.locator("#facts").text_content() == "A network with 784-16-16-10 neurons; 13,002 parameters."
     assert digits.locator("h1").text_content() == "digits"
 
 
 def test_a_piece_of_the_parameters_is_named_and_coloured_as_in_the_table(open_page, text_address):
     page = open_page(text_address)
     heads = page.locator(".tally thead th").all_text_contents()
-    assert heads == ["matrix", "product", "all there is", "share", "the lessons’ count", "share"]
+    assert heads == ["matrix", "product", "all parameters", "share", "lessons’ count", "share"]
     colour = "(all) => all.map((e) => getComputedStyle(e).backgroundColor)"
     names = page.locator(".tally tbody th").all_text_contents()
     colours = dict(zip(names, page.locator(".tally .swatch").evaluate_all(colour), strict=True))
@@ -1322,7 +1323,7 @@ def lines_carry_weight_times_activation(page: "Page", layers, activations, colum
         assert rgb(stroke) == shade(-0.75 if value < 0 else 0.75)
         assert width == pytest.approx(0.4 + 2.6 * part, abs=0.01)
     legend = page.locator("#network .legend").text_content()
-    assert legend == "holds downexcitesthe strongest line into each layer is full"
+    assert legend == "inhibitsexcitesscaled to the strongest line into each layer"
     legend_runs(page, "#network .legend", -1, 1)
 
 
@@ -1343,7 +1344,7 @@ def test_the_ten_outputs_carry_their_digits(open_page, reading):
             assert width == pytest.approx(100 * value, abs=0.1)
             assert row.get_attribute("class") == ("best" if digit == int(outputs.argmax()) else "")
         sentence = page.locator("#outputs .sentence").text_content()
-        assert sentence.startswith("Softmax turns" if reading == "softmax" else "Each output is a neuron of its own")
+        assert sentence.startswith("Softmax turns" if reading == "softmax" else "Each output is a separate neuron")
 
 
 def test_a_neuron_is_written_about_with_its_own_sums_and_painted_with_its_own_weights(open_page, digit_address):
@@ -1356,12 +1357,12 @@ def test_a_neuron_is_written_about_with_its_own_sums_and_painted_with_its_own_we
         layer = answers.at(20).layers[depth - 1]
         bias, total = float(layer.bias.detach()[neuron]), float(sums[depth][neuron])
         text = page.locator("#chosen .readout").text_content().replace("+", "")
-        pattern = "weighted sum #, bias #, together #; activation #."
+        pattern = "weighted sum #, bias #, total #; activation #."
         title = name[0].upper() + name[1:]
         reads(text, f"{title}: {pattern}", total - bias, bias, total, float(activations[depth][neuron]))
         weights = layer.weight[neuron].detach()
         columns, size = (28, 8) if depth == 1 else (16, 18)
-        pictures = {"its weights": weights, "weights × what comes in": weights * activations[depth - 1]}
+        pictures = {"its weights": weights, "weights × inputs": weights * activations[depth - 1]}
         assert page.locator("#chosen figcaption").all_text_contents() == list(pictures)
         for nth, (caption, values) in enumerate(pictures.items()):
             limit = float(values.abs().max())
@@ -1405,7 +1406,7 @@ def test_an_exported_page_opens_from_disk_and_works(open_page, tmp_path, kind, s
         page.get_by_role("button", name="layer 1, head 0").click()
         page.locator(".chips button").nth(2).click()
         when(page, "document.querySelector('#neighbours .note').textContent === 'nearest to a:'")
-        assert page.get_by_role("button", name="Draw a token").is_disabled()
+        assert page.get_by_role("button", name="Sample a token").is_disabled()
     else:
         when(page, "page.state.computed !== null")
         page.locator("#training input").fill("0")

@@ -24,7 +24,7 @@ def looking(back: int) -> Tensor:
 
 
 def test_L80_a_head_made_by_hand_scores_1_at_what_it_does_and_0_elsewhere():
-    """Attention, step by step: what a real head is for is hard to say, so heads have scores and no stories."""
+    """Attention, step by step: the purpose of a real head is hard to tell, so heads get scores, not stories."""
     scores = (circuits.previous_token, circuits.duplicate_token, circuits.induction)
     for row, back in enumerate((1, HALF, HALF - 1)):
         found = [float(score(looking(back))) for score in scores]
@@ -74,7 +74,7 @@ def induction_network() -> GPT:
 
 
 def test_L82_a_network_made_to_do_induction_is_found_out():
-    """Attention, step by step: a head that looks for what came after this token last time is known by its score."""
+    """Attention, step by step: a head that attends to what followed this token last time is recognised by its score."""
     tokens = torch.arange(7).repeat(2).unsqueeze(0)
     found = circuits.patterns(induction_network(), tokens)
     assert circuits.previous_token(found)[0, 0] > 0.99
@@ -91,7 +91,7 @@ def test_patterns_are_the_mean_over_the_texts():
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
 def test_L82_qk_and_ov_have_the_singular_values_of_the_products_and_no_more_than_a_heads_width(norm):
-    """Attention, step by step: a head is two maps of low rank, QK says where it looks and OV what it adds."""
+    """Attention, step by step: a head is two low-rank maps, QK for where it attends and OV for what it adds."""
     model = drawn(GPT(GPTConfig(**SMALL, norm=norm)))
     block = model.blocks[0]
     gain = torch.diag(block.norm_1.weight.detach()) if norm == "pre" else torch.eye(32)
@@ -117,7 +117,7 @@ def composed(model: GPT, writer: tuple[int, int], reader: tuple[int, int]) -> li
 
 
 def test_L82_heads_compose_as_much_as_the_products_of_their_maps_are_large():
-    """Attention, step by step: a head works on what earlier ones added, in its queries, its keys or its values."""
+    """Attention, step by step: a head reads what earlier heads added, in its queries, its keys or its values."""
     model = drawn(GPT(GPTConfig(**SMALL | {"n_layer": 3})))
     found = circuits.compositions([circuits.heads(block) for block in model.blocks])
     for writer, reader in product(product(range(3), range(4)), repeat=2):

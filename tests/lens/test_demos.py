@@ -45,7 +45,7 @@ def test_steps_that_are_too_large_leap_from_side_to_side_or_away():
 
 @pytest.mark.parametrize(("dimensions", "degrees"), [(100, 5.73), (768, 2.07), (12_288, 0.52)])
 def test_L86_random_directions_are_within_degrees_of_perpendicular(dimensions, degrees):
-    """How LLMs store facts: in many dimensions nearly all directions are nearly perpendicular, that is independent."""
+    """How LLMs store facts: in many dimensions nearly all directions are nearly perpendicular, so independent."""
     found = demos.random_angles(dimensions, vectors=120)
     assert len(found) == 120 * 119 // 2
     assert float(found.mean()) == pytest.approx(90, abs=0.3)
@@ -58,7 +58,7 @@ def test_angles_are_those_of_trigonometry():
 
 
 def test_L86_at_most_103_vectors_in_100_dimensions_are_within_a_degree_of_perpendicular():
-    """How LLMs store facts: more than d directions fit only if they may be a few degrees off, and one is too few."""
+    """How LLMs store facts: more than d directions fit only with a few degrees of tolerance; one is too little."""
     assert demos.most_vectors(100, 1) == 103
     assert demos.welch_degrees(103, 100) < 1 < demos.welch_degrees(104, 100)
     assert demos.welch_degrees(10_000, 100) > 5.7
@@ -89,7 +89,7 @@ def test_the_first_cost_makes_nearly_all_pairs_perpendicular_and_some_the_same_l
 
 
 def test_L85_the_fact_neuron_answers_to_michael_jordan_alone():
-    """How LLMs store facts: one neuron can hear "Michael Jordan", and neither name alone, and say "basketball"."""
+    """How LLMs store facts: one neuron can turn "Michael Jordan", but neither name alone, into "basketball"."""
     found = demos.fact_neuron(128, perpendicular=True)
     assert found.basketball.tolist() == pytest.approx([1, 0, 0, 0], abs=1e-5)
     assert found.activations.tolist() == pytest.approx([1, 0, 0, 0], abs=1e-5)
@@ -97,7 +97,7 @@ def test_L85_the_fact_neuron_answers_to_michael_jordan_alone():
 
 @pytest.mark.parametrize("dimensions", [128, 12_288])
 def test_L85_with_random_directions_a_little_leaks_as_little_as_one_over_the_root_of_the_dimensions(dimensions):
-    """How LLMs store facts: where directions are only nearly perpendicular, a fact leaks a little to others."""
+    """How LLMs store facts: if directions are only nearly perpendicular, a fact leaks a little into others."""
     found = torch.stack([demos.fact_neuron(dimensions, False, seed).basketball for seed in range(20)])
     off = (found - torch.tensor([1.0, 0, 0, 0])).abs()
     assert 0.2 < float(off.mean()) * math.sqrt(dimensions) < 2

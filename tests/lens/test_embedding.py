@@ -44,7 +44,7 @@ def test_the_nearest_come_in_order_and_without_those_that_are_left_out():
 
 
 def test_L57_a_minus_b_plus_c_is_found_where_it_was_put():
-    """What is a GPT?: directions carry meaning, and a - b + c is where what is to c as a is to b should lie."""
+    """What is a GPT?: directions carry meaning, so a - b + c should lie near the word that is to c as a is to b."""
     rows = table()
     rows[7] = 2 * (rows[1] - rows[2] + rows[3])
     found = space.analogy(rows, 1, 2, 3)
@@ -54,7 +54,7 @@ def test_L57_a_minus_b_plus_c_is_found_where_it_was_put():
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 1000))
 def test_L57_ranks_count_the_nearer_ones_with_and_without_the_inputs(seed):
-    """What is a GPT?: how well such a sum does is a rank, among all words and among all but the inputs."""
+    """What is a GPT?: the quality of an analogy is a rank, among all words and among all but its inputs."""
     found = space.analogy(table(seed=seed), 4, 5, 6)
     order = found.scores.argsort(descending=True).tolist()
     others = [token for token in order if token not in (4, 5, 6)]
@@ -83,7 +83,7 @@ def test_a_direction_is_0_at_its_start_1_at_its_end_and_a_half_between():
 
 @pytest.mark.parametrize("shape", [(30, 8), (5, 20)])
 def test_L58_components_are_scikit_learns_up_to_their_sign(shape):
-    """What is a GPT?: a picture of the space is a plane through it, that in which the words lie farthest apart."""
+    """What is a GPT?: the picture of the space is a plane through it, the one of greatest variance."""
     rows = table(*shape)
     expected = PCA(2).fit(rows.double().numpy())
     points = expected.transform(rows.double().numpy())

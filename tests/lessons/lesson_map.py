@@ -1,4 +1,4 @@
-"""The lessons' ideas in one table: where each lives in the code, and which test proves it.
+"""Generates README.md: a table of the lessons' ideas, each with its file in the code and its test.
 
 `python -m tests.lessons.lesson_map` rewrites README.md.
 """
@@ -15,9 +15,9 @@ LENS = ROOT / "tests" / "lens"
 README = HERE / "README.md"
 HEAD = """# The lessons, as tests
 
-Every idea of the 3Blue1Brown lessons is a claim, and every claim a test. The file that holds an idea is the one in
-which a mistake turns its test red: `python -m pytest -m campaign tests/lessons` breaks each of them, in a copy, and
-looks. This page is made from the tests by `python -m tests.lessons.lesson_map`.
+Every idea of the 3Blue1Brown lessons is a claim, and every claim is a test. A mistake in the file listed with an idea
+makes its test fail; `python -m pytest -m campaign tests/lessons` checks that by breaking the files in a copy of the
+repository. This page is generated from the tests by `python -m tests.lessons.lesson_map`.
 
 | # | lesson | idea | file | test |
 |---|---|---|---|---|
@@ -25,7 +25,7 @@ looks. This page is made from the tests by `python -m tests.lessons.lesson_map`.
 
 
 class Lesson(NamedTuple):
-    """A test, as its name and its docstring tell it."""
+    """A lesson's test: the lesson's number, its name, its file and its docstring."""
 
     number: int
     test: str
@@ -34,14 +34,14 @@ class Lesson(NamedTuple):
 
 
 class Break(NamedTuple):
-    """An edit of one file that a test must notice."""
+    """An edit of one file that must make a test fail."""
 
     file: str
     old: str
     new: str
 
     def edited(self, root: Path = ROOT) -> str:
-        """The file's text with the mistake in it. Raises ValueError unless the edit fits in one place exactly."""
+        """The file's text with the edit applied. Raises ValueError unless `old` occurs exactly once."""
         text = (root / self.file).read_text(encoding="utf-8")
         if text.count(self.old) != 1 or self.old == self.new:
             raise ValueError(f"{self.old!r} occurs {text.count(self.old)} times in {self.file}")
@@ -49,7 +49,7 @@ class Break(NamedTuple):
 
 
 def lessons() -> list[Lesson]:
-    """All tests here and of the lens that are named after an idea, in the order of the ideas."""
+    """All tests named test_L<number>_ in tests/lessons and tests/lens, by number."""
     found = []
     for file in sorted(file for folder in (HERE, LENS) for file in folder.glob("test_*.py")):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
@@ -59,7 +59,7 @@ def lessons() -> list[Lesson]:
 
 
 def breaks() -> dict[str, list[Break]]:
-    """The breaks of each test by its name: one, [name], or where one is too few several, each under [[name]].
+    """The breaks of each test by its name, from breaks*.toml: a single one is [name], several are [[name]].
 
     Raises ValueError for a test that has breaks in two files.
     """
@@ -73,12 +73,12 @@ def breaks() -> dict[str, list[Break]]:
 
 
 def table() -> str:
-    """The whole page."""
-    holds, rows = breaks(), []
+    """The text of README.md."""
+    edits, rows = breaks(), []
     for number, test, file, docstring in lessons():
         lesson, _, idea = docstring.partition(": ")
         link = file.name if file.parent == HERE else f"../{file.relative_to(HERE.parent).as_posix()}"
-        where = f"[`{holds[test][0].file}`](../../{holds[test][0].file})"
+        where = f"[`{edits[test][0].file}`](../../{edits[test][0].file})"
         rows.append(f"| L{number} | {lesson} | {idea} | {where} | [`{test}`]({link}) |\n")
     return HEAD + "".join(rows)
 

@@ -50,7 +50,7 @@ def found_by(head: Head, x: torch.Tensor) -> torch.Tensor:
 
 
 def test_L48_without_a_mask_every_word_sees_every_other():
-    """Attention, step by step: without a mask every word looks at all words, at none with weight zero."""
+    """Attention, step by step: without a mask every word attends to all words, each with a weight above zero."""
     pattern = attention_pattern(vectors(6, 4), vectors(6, 4, seed=2), causal=False)
     assert (pattern > 0).all()
     torch.testing.assert_close(pattern.sum(dim=1), torch.ones(6).double())
@@ -66,7 +66,7 @@ def test_L63_one_head_is_the_whole_of_attention():
 
 
 def test_L64_a_query_is_a_short_vector_for_every_word_and_head():
-    """Attention, step by step: q = W_Q E, many fewer numbers than the embedding has."""
+    """Attention, step by step: q = W_Q E, with far fewer dimensions than the embedding."""
     attention, x = small_attention(), vectors(1, 5, 12)
     queries = attention.split(attention.query(x))
     assert queries.shape == (1, 3, 5, 4)
@@ -75,8 +75,8 @@ def test_L64_a_query_is_a_short_vector_for_every_word_and_head():
         torch.testing.assert_close(queries[0, h, 2], head.query @ x[0, 2] + bias)
 
 
-def test_L64_who_asks_nothing_listens_to_everyone_alike():
-    """Attention, step by step: the query decides what a word cares about; a query of zero cares about nothing."""
+def test_L64_a_zero_query_attends_equally_to_all():
+    """Attention, step by step: the query decides what a word attends to; a zero query attends equally to all."""
     attention, x = small_attention(), vectors(1, 5, 12)
     for parameter in attention.query.parameters():
         torch.nn.init.zeros_(parameter)
@@ -86,7 +86,7 @@ def test_L64_who_asks_nothing_listens_to_everyone_alike():
 
 
 def test_L65_a_key_that_answers_a_query_draws_its_attention():
-    """Attention, step by step: where a key lies along a query, the query's word attends to the key's word."""
+    """Attention, step by step: if a key aligns with a query, the query's word attends to the key's word."""
     q, k = vectors(6, 4), vectors(6, 4, seed=2)
     k[1] = 100 * q[3] / q[3].norm()
     k[5] = 200 * q[3] / q[3].norm()  # answers better still, but stands later
@@ -95,7 +95,7 @@ def test_L65_a_key_that_answers_a_query_draws_its_attention():
 
 
 def test_L66_a_value_says_what_is_added_and_not_to_whom():
-    """Attention, step by step: twice the values add twice as much, to the same words as before."""
+    """Attention, step by step: doubling the values doubles what is added and leaves the attention pattern unchanged."""
     attention, x = small_attention(), vectors(1, 5, 12)
     torch.nn.init.zeros_(attention.out.bias)
     before = attention(x)
@@ -115,7 +115,7 @@ def test_L67_each_head_has_its_slice_of_the_output_matrix():
 
 
 def test_L68_every_query_meets_every_key_in_a_dot_product():
-    """Attention, step by step: the grid of scores holds one dot product for each query and key, future ones too."""
+    """Attention, step by step: the grid of scores has one dot product per query and key, including future keys."""
     q, k = vectors(6, 4), vectors(6, 4, seed=2)
     scores = attention_scores(q, k)
     for i in range(6):
@@ -124,8 +124,8 @@ def test_L68_every_query_meets_every_key_in_a_dot_product():
             assert scores[i, j].item() == pytest.approx(expected)
 
 
-def test_L69_two_spaces_free_a_word_from_looking_at_its_twin():
-    """Attention, step by step: without separate queries and keys the likeliest answer to a word is itself."""
+def test_L69_separate_queries_and_keys_let_a_word_attend_elsewhere():
+    """Attention, step by step: without separate queries and keys a word scores highest with itself."""
     attention = small_attention(n_head=1, bias=False)
     x = F.normalize(vectors(6, 12), dim=1)
     x[4] = x[1]
@@ -138,7 +138,7 @@ def test_L69_two_spaces_free_a_word_from_looking_at_its_twin():
 
 
 def test_L70_the_formula_is_scaled_dot_product_attention():
-    """Attention, step by step: softmax(QKᵀ / √d) V is the formula of the paper and of PyTorch's kernel."""
+    """Attention, step by step: softmax(QKᵀ / √d) V is the formula of the paper and of PyTorch's fused kernel."""
     q, k, v = (vectors(2, 3, 6, 4, seed=seed) for seed in range(3))
     expected = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     torch.testing.assert_close(attention_pattern(q, k) @ v, expected)
@@ -146,7 +146,7 @@ def test_L70_the_formula_is_scaled_dot_product_attention():
 
 @pytest.mark.parametrize("way", WAYS)
 def test_L70_whichever_way_it_is_computed_attention_is_the_formula(way, monkeypatch):
-    """Attention, step by step: the values weighted by softmax(QKᵀ / √d), whatever a processor is fastest at."""
+    """Attention, step by step: the values are weighted by softmax(QKᵀ / √d), whichever kernel computes it."""
     q, k, v = (vectors(2, 3, 6, 4, seed=seed) for seed in range(3))
     by_hand = torch.zeros(2, 3, 6, 4).double()
     for place in range(6):
@@ -159,14 +159,14 @@ def test_L70_whichever_way_it_is_computed_attention_is_the_formula(way, monkeypa
 
 
 def test_L70_scores_spread_as_far_in_wide_heads_as_in_narrow_ones():
-    """Attention, step by step: dividing by √d keeps the scores of random vectors at deviation 1, whatever d is."""
+    """Attention, step by step: dividing by √d keeps the scores of random vectors at standard deviation 1."""
     for width in (4, 64, 1024):
         scores = attention_scores(vectors(400, width), vectors(400, width, seed=2))
         assert scores.std().item() == pytest.approx(1, abs=0.05)
 
 
 def test_L71_the_weights_of_each_word_are_a_distribution():
-    """Attention, step by step: softmax makes a row of weights from a row of scores, none negative, in sum 1."""
+    """Attention, step by step: softmax turns a row of scores into weights, none negative, that sum to 1."""
     q, k = vectors(2, 3, 6, 4), vectors(2, 3, 6, 4, seed=2)
     pattern = attention_pattern(q, k)
     assert (pattern >= 0).all()
@@ -204,7 +204,7 @@ def test_L72_zeros_before_or_after_softmax_would_not_do():
 
 
 def test_L72_the_mask_hides_later_words_and_not_irrelevant_ones():
-    """Attention, step by step: a word of no relevance is still seen, however little; only later ones are hidden."""
+    """Attention, step by step: even an irrelevant word gets a weight above 0; only later words are hidden."""
     q, k = vectors(6, 4), vectors(6, 4, seed=2)
     k[2] = -20 * q[4]
     pattern = attention_pattern(q, k)
@@ -213,19 +213,19 @@ def test_L72_the_mask_hides_later_words_and_not_irrelevant_ones():
 
 
 def test_L72_the_newest_word_sees_the_whole_past():
-    """Attention, step by step: asked for the newest words alone, the pattern is the last rows of the whole one."""
+    """Attention, step by step: the pattern of only the newest words is the last rows of the full pattern."""
     q, k = vectors(6, 4), vectors(6, 4, seed=2)
     torch.testing.assert_close(attention_pattern(q[-2:], k), attention_pattern(q, k)[-2:])
 
 
 def test_L73_twice_the_context_is_four_times_the_pattern():
-    """Attention, step by step: every head's pattern has a weight for each pair of words, context² of them."""
+    """Attention, step by step: every head's pattern has one weight per pair of words, context² in total."""
     sizes = {n: attention_pattern(vectors(3, n, 4), vectors(3, n, 4)).numel() for n in (8, 16, 32)}
     assert sizes == {n: 3 * n**2 for n in sizes}
 
 
 def test_L74_the_weighted_values_are_added_to_the_embedding():
-    """Attention, step by step: ΔE is the sum of the values, each times its weight, and E' = E + ΔE."""
+    """Attention, step by step: ΔE is the weighted sum of the values, and E' = E + ΔE."""
     block = drawn(Block(small(n_head=1, bias=False)))
     torch.nn.init.zeros_(block.mlp.get_parameter("layers.1.weight"))
     x = vectors(5, 12)
@@ -237,7 +237,7 @@ def test_L74_the_weighted_values_are_added_to_the_embedding():
 
 
 def test_L75_value_is_a_low_rank_map_of_the_embedding_space_to_itself():
-    """Attention, step by step: Value-up times Value-down maps the whole space, but by way of few dimensions."""
+    """Attention, step by step: Value-up times Value-down is a map of the full space through few dimensions."""
     attention, x = small_attention(bias=False), vectors(5, 12)
     change = torch.zeros(5, 12).double()
     for head in heads_of(attention):
@@ -248,7 +248,7 @@ def test_L75_value_is_a_low_rank_map_of_the_embedding_space_to_itself():
 
 
 def test_L76_many_heads_are_concatenated_and_projected_which_is_a_sum():
-    """Attention, step by step: the output matrix on all heads in a row is each head's Value-up, summed."""
+    """Attention, step by step: the output matrix on the concatenated heads is the sum of each head's Value-up."""
     attention, x = small_attention(bias=False), vectors(5, 12)
     heads = heads_of(attention)
     in_a_row = torch.cat([found_by(head, x) for head in heads], dim=1) @ attention.out.weight.T
@@ -258,7 +258,7 @@ def test_L76_many_heads_are_concatenated_and_projected_which_is_a_sum():
 
 
 def test_L76_heads_work_side_by_side():
-    """Attention, step by step: what one head asks changes nothing in what the others find."""
+    """Attention, step by step: changing one head's query changes nothing in the other heads."""
     attention, x = small_attention(), vectors(1, 5, 12)
     attention.out.weight.data[:, 4:8] = 0  # the second head's findings are thrown away
     before = attention(x)
@@ -267,7 +267,7 @@ def test_L76_heads_work_side_by_side():
 
 
 def test_L77_keys_and_values_may_come_from_another_text():
-    """Attention, step by step: cross-attention asks in one text and answers from another, without a mask."""
+    """Attention, step by step: in cross-attention queries come from one text, keys from another, without a mask."""
     q, k, v = vectors(3, 4), vectors(5, 4, seed=2), vectors(5, 4, seed=3)
     pattern = attention_pattern(q, k, causal=False)
     assert pattern.shape == (3, 5)

@@ -1,4 +1,4 @@
-"""Does each lesson's test notice when its idea is broken? One mistake at a time, in a copy of the repository."""
+"""Each lesson's test fails when its idea is broken: one mistake at a time, in a copy of the repository."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""From the last vector to text: scores for every word, softmax, temperature, a draw, and again."""
+"""From the last vector to text: scores for every word, softmax, temperature, sampling, and repeating."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def write(model: GPT, length: int = 8, seed: int = 0, **settings) -> list[int]:
 
 
 def test_L87_the_next_word_is_read_off_the_last_vector_alone(model, monkeypatch):
-    """What is a GPT?: the unembedding turns the last vector, and no other, into the prediction."""
+    """What is a GPT?: the unembedding turns only the last vector into the prediction."""
     final, words = torch.randn(1, 5, 16), torch.zeros(1, 5, dtype=torch.long)
     monkeypatch.setattr(model, "vectors", lambda tokens: final)
     prediction = model.next_logits(words)
@@ -78,13 +78,13 @@ def test_L87_training_reads_a_prediction_off_every_vector(dtype):
 
 
 def test_L88_softmax_gives_the_lessons_probabilities():
-    """What is a GPT?: softmax makes a distribution of any list, the largest near 1, the smallest near 0."""
+    """What is a GPT?: softmax turns any list into a distribution, the largest near 1, the smallest near 0."""
     probabilities = Unembedding.probabilities(LESSON_SCORES).tolist()
     assert [round(p, 3) for p in probabilities] == [0.009, 0.000, 0.034, 0.092, 0.614, 0.002, 0.249]
 
 
 def test_L88_scores_of_any_size_become_a_distribution():
-    """What is a GPT?: softmax depends on differences between scores alone, and none is too large for it."""
+    """What is a GPT?: softmax depends only on differences between scores, and large scores don't overflow."""
     scores = torch.stack([torch.linspace(-1e4, 1e4, 9), torch.arange(9.0)])
     probabilities = Unembedding.probabilities(scores)
     assert (probabilities >= 0).all()
@@ -94,20 +94,20 @@ def test_L88_scores_of_any_size_become_a_distribution():
 
 
 def test_L89_temperature_divides_the_scores():
-    """What is a GPT?: a temperature of 5 gives the lesson's less likely words their chance."""
+    """What is a GPT?: a temperature of 5 gives less likely words a better chance, as in the lesson."""
     probabilities = Unembedding.probabilities(LESSON_SCORES, temperature=5).tolist()
     assert [round(p, 3) for p in probabilities] == [0.107, 0.046, 0.139, 0.170, 0.249, 0.080, 0.208]
 
 
 def test_L89_the_coldest_temperature_leaves_the_likeliest_word():
-    """What is a GPT?: as the temperature falls to 0 all the probability goes to the largest score."""
+    """What is a GPT?: as the temperature approaches 0, all probability moves to the largest score."""
     for temperature in (0, 1e-36):  # the second takes a score of 34,000 beyond what a float holds
         probabilities = Unembedding.probabilities(1e4 * LESSON_SCORES, temperature)
         assert probabilities.tolist() == [0, 0, 0, 0, 1, 0, 0]
 
 
 def test_L89_no_temperature_changes_the_order_of_the_words():
-    """What is a GPT?: heat makes words more equal, in the limit all the same, but never swaps two of them."""
+    """What is a GPT?: a higher temperature makes words more equal, but never changes their order."""
     for temperature in (0.2, 1, 5, 100):
         probabilities = Unembedding.probabilities(LESSON_SCORES, temperature)
         assert probabilities.argsort().tolist() == LESSON_SCORES.argsort().tolist()
@@ -116,7 +116,7 @@ def test_L89_no_temperature_changes_the_order_of_the_words():
 
 @torch.inference_mode()
 def test_L90_top_k_shares_the_probability_among_the_k_likeliest(model):
-    """What is a GPT?: top-k forgets all but the k likeliest words and keeps the proportions of those."""
+    """What is a GPT?: top-k drops all but the k most likely words and keeps their proportions."""
     view = torch.tensor([PROMPT])
     everyone = distribution(model.next_logits(view)[0], Sampling(temperature=2))
     chosen = everyone >= everyone.sort(descending=True).values[2]
@@ -125,19 +125,19 @@ def test_L90_top_k_shares_the_probability_among_the_k_likeliest(model):
     torch.testing.assert_close(chosen_three, expected)
 
 
-def test_L90_the_likeliest_word_alone_leaves_nothing_to_chance(model):
-    """What is a GPT?: a draw among the single likeliest word is no draw, however hot."""
+def test_L90_top_k_1_is_greedy(model):
+    """What is a GPT?: top-k 1 always takes the most likely word, at any temperature."""
     assert write(model, top_k=1, temperature=50) == write(model, temperature=0)
 
 
 def test_L91_a_seed_writes_the_same_text_again(model):
-    """What is a GPT?: the choice of a word is chance, but chance that a seed repeats."""
+    """What is a GPT?: words are sampled at random, and the same seed gives the same words."""
     assert write(model, length=12, seed=1, temperature=5) == write(model, length=12, seed=1, temperature=5)
     assert write(model, length=12, seed=1, temperature=5) != write(model, length=12, seed=2, temperature=5)
 
 
 def test_L91_words_come_as_often_as_their_probabilities_say(model):
-    """What is a GPT?: the likeliest word isn't always taken, only most often."""
+    """What is a GPT?: the most likely word is not always chosen, only most often."""
     torch.nn.init.zeros_(model.norm.weight)  # the last vector is now the bias, whatever was read
     torch.nn.init.normal_(model.norm.bias, std=0.3)
     expected = (model.unembedding.weight @ model.norm.bias).softmax(dim=-1).detach().numpy()
@@ -146,7 +146,7 @@ def test_L91_words_come_as_often_as_their_probabilities_say(model):
     assert (np.abs(counts - n * expected) < 4 * np.sqrt(n * expected * (1 - expected))).all()
 
 
-def test_L92_greedy_writing_takes_the_most_valuable_word(model):
+def test_L92_temperature_0_takes_the_highest_score(model):
     """What is a GPT?: at temperature 0 each word is the one with the highest score."""
     text = list(PROMPT)
     for _ in range(8):
@@ -155,13 +155,13 @@ def test_L92_greedy_writing_takes_the_most_valuable_word(model):
 
 
 def test_L93_each_new_word_is_appended_and_read_again(model, views):
-    """What is a GPT?: predict, draw, append, and predict again from the longer text."""
+    """What is a GPT?: predict, sample, append, and predict again from the longer text."""
     new = write(model, length=5)
     assert views == [PROMPT + new[:length] for length in range(5)]
 
 
 def test_L93_words_appear_one_by_one(model, views):
-    """What is a GPT?: a word can be shown as soon as it is drawn, before the next is thought of."""
+    """What is a GPT?: a word can be shown as soon as it is sampled, before the next is computed."""
     words = stream(model, PROMPT, 5)
     for shown in range(1, 6):
         next(words)
@@ -169,7 +169,7 @@ def test_L93_words_appear_one_by_one(model, views):
 
 
 def test_L94_logits_are_the_raw_scores(model):
-    """What is a GPT?: a logit is the dot product of a vector with a word's row, of any size and sign."""
+    """What is a GPT?: a logit is the dot product of a vector and a word's row, of any size and sign."""
     tokens = torch.randint(11, (2, 5))
     vectors, words = model.vectors(tokens), model.unembedding.weight
     torch.testing.assert_close(model(tokens), torch.einsum("btc,vc->btv", vectors, words))

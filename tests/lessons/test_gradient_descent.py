@@ -1,4 +1,4 @@
-"""Gradient descent, backpropagation and its calculus: what a network gets wrong says how to change every weight."""
+"""Gradient descent, backpropagation and its calculus: from a network's errors to a change of every weight."""
 
 import json
 import math
@@ -41,7 +41,7 @@ def sure(outputs: int, chosen: list[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_L14_the_cost_is_the_mean_over_all_examples(loss, monkeypatch):
-    """Gradient descent: the cost is the average over all training examples, not over the last few."""
+    """Gradient descent: the cost is the average over all training examples, not just the last few."""
     data = first_digits(11)
     model = learner(data, {}).model
     one_by_one = [LOSSES[loss](model(x), y).item() for x, y in data.in_order("train", 1)]
@@ -53,7 +53,7 @@ def test_L14_the_cost_is_the_mean_over_all_examples(loss, monkeypatch):
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_L15_the_cost_is_zero_only_if_the_output_is_what_was_wanted(loss):
-    """Gradient descent: the cost is small when the network is sure and right, large when it is sure and wrong."""
+    """Gradient descent: the cost is small when the network is confidently right, large when confidently wrong."""
     wanted = torch.tensor([2])
     assert LOSSES[loss](sure(4, [2]), wanted) == 0
     undecided = torch.tensor([[-1000.0, 1000.0, 1000.0, -1000.0]])
@@ -62,7 +62,7 @@ def test_L15_the_cost_is_zero_only_if_the_output_is_what_was_wanted(loss):
 
 
 def test_L16_squared_error_adds_up_the_squares_of_the_ten_differences():
-    """Gradient descent: the cost of one example is the sum of (a - y) squared over the ten output neurons."""
+    """Gradient descent: the cost of one example is the sum of (a - y)² over the ten output neurons."""
     z, y = examples(6, 10, 10)
     by_hand = 0.0
     for scores, digit in zip(z.tolist(), y.tolist(), strict=True):
@@ -75,7 +75,7 @@ def test_L16_squared_error_adds_up_the_squares_of_the_ten_differences():
 
 @pytest.mark.parametrize("at_once", [2**22, 20, 1])
 def test_L17_cross_entropy_is_the_mean_of_minus_log_p_of_the_right_token(at_once, monkeypatch):
-    """What is a GPT?: the cost of a guess is -log of the probability it gave to the word that really came."""
+    """What is a GPT?: the cost of a prediction is -log of the probability it gave to the actual next word."""
     monkeypatch.setattr(costs_of, "AT_ONCE", at_once)  # all rows at once, two at a time, one by one
     logits, targets = examples(6, 9, 9)
     targets[4] = -100  # a place that is not to count
@@ -85,7 +85,7 @@ def test_L17_cross_entropy_is_the_mean_of_minus_log_p_of_the_right_token(at_once
 
 
 def test_L17_every_position_is_to_predict_the_token_after_it():
-    """What is a GPT?: it learns from raw text, where each token is the answer to the question before it."""
+    """What is a GPT?: it trains on raw text, where each token is the target of the position before it."""
     text = "".join(chr(33 + i) for i in range(90))  # each character once, so a pair names its place
     data = text_of([text], ByteTokenizer(), context_length=8)
     x, y = data.batch("train", 0, 16)
@@ -98,7 +98,7 @@ def test_L17_every_position_is_to_predict_the_token_after_it():
 
 @pytest.mark.parametrize("vocab_size", [65, 50257])
 def test_L17_the_first_loss_is_nearly_that_of_a_blind_guess(vocab_size):
-    """What is a GPT?: before it has learned, all V next tokens are about equally likely to it, a loss of ln V."""
+    """What is a GPT?: before training, all V next tokens are about equally likely, a loss of ln V."""
     torch.manual_seed(0)
     sizes = {"n_layer": 2, "n_head": 2, "n_embd": 64, "context_length": 32}
     model = GPT(GPTConfig(vocab_size=vocab_size, **sizes)).eval()
@@ -108,7 +108,7 @@ def test_L17_the_first_loss_is_nearly_that_of_a_blind_guess(vocab_size):
 
 
 def test_L19_the_gradient_is_the_slope_along_every_weight():
-    """Gradient descent: the gradient lists, weight by weight, how fast the cost rises when that one is raised."""
+    """Gradient descent: the gradient has, for each weight, the rate at which the cost rises with it."""
     model, (x, y) = double_mlp([5, 4, 3, 3]), examples(8, 5, 3)
     weights, nudge, slopes = parameters_to_vector(model.parameters()).detach(), 1e-5, []
     found = parameters_to_vector(gradients(squared_error(model(x), y), model.parameters()))
@@ -122,7 +122,7 @@ def test_L19_the_gradient_is_the_slope_along_every_weight():
 
 
 def test_L19_no_direction_goes_down_faster_than_minus_the_gradient():
-    """Gradient descent: of all steps of one small length, the one against the gradient lowers the cost the most."""
+    """Gradient descent: of all small steps of one length, the one against the gradient lowers the cost most."""
     model, (x, y) = double_mlp([5, 4, 3]), examples(8, 5, 3)
     start = parameters_to_vector(model.parameters()).detach().clone()
     squared_error(model(x), y).backward()
@@ -137,7 +137,7 @@ def test_L19_no_direction_goes_down_faster_than_minus_the_gradient():
 
 
 def test_L20_the_length_of_the_gradient_is_the_steepness():
-    """Gradient descent: the length of the gradient over all weights together says how steep the slope is."""
+    """Gradient descent: the norm of the gradient over all weights is the steepness of the slope."""
     pupil = learner(first_digits(20), {"name": "sgd"}, batch_size=20)
     x, y = pupil.data.batch("train", 0, 20)
     by_hand = sum(g.square().sum().item() for g in gradients(cross_entropy(pupil.model(x), y), pupil.parameters))
@@ -145,7 +145,7 @@ def test_L20_the_length_of_the_gradient_is_the_steepness():
 
 
 def test_L20_every_step_writes_down_how_steep_it_was(shell, tiny, workplace, monkeypatch):
-    """Gradient descent: training shows the length of the gradient at each of its steps."""
+    """Gradient descent: training logs the gradient norm at every step."""
     lengths = {}
 
     def noted(pupil: Learner, step: int) -> tuple[float, float]:
@@ -160,7 +160,7 @@ def test_L20_every_step_writes_down_how_steep_it_was(shell, tiny, workplace, mon
 
 
 def test_L21_weights_are_nudged_in_proportion_to_what_they_matter():
-    """Gradient descent: components of 3.2 and 0.1 mean that the first weight matters 32 times as much."""
+    """Gradient descent: components of 3.2 and 0.1 mean that the cost is 32 times as sensitive to the first weight."""
     model, x, y = double_mlp([2, 1]), torch.tensor([[3.2, 0.1]], dtype=torch.float64), torch.tensor([0])
     weight, before = model.layers[0].weight, model.layers[0].weight.detach().clone()
     rises = []
@@ -192,7 +192,7 @@ def test_L22_learning_is_w_minus_rate_times_gradient_again_and_again():
 
 
 def test_L22_small_steps_go_down_steadily_and_large_ones_overshoot():
-    """Gradient descent: the learning rate has to be small, or a step lands beyond the valley."""
+    """Gradient descent: the learning rate has to be small, or a step overshoots the valley."""
 
     def costs(rate: float) -> list[float]:
         pupil = learner(first_digits(20), {"name": "sgd", "lr": rate}, {"activation": "relu"}, batch_size=20)
@@ -203,7 +203,7 @@ def test_L22_small_steps_go_down_steadily_and_large_ones_overshoot():
 
 
 def test_L23_learning_lowers_the_cost_and_teaches_unseen_digits():
-    """Gradient descent: to learn is to find weights of lower cost, and new digits are then read better than by luck."""
+    """Gradient descent: learning finds weights of lower cost, which then beat chance on unseen digits."""
     pupil = trained()
     blank = learner(pupil.data, {}, {"activation": "relu"}).model
     x, y = pupil.data.splits["train"]
@@ -214,7 +214,7 @@ def test_L23_learning_lowers_the_cost_and_teaches_unseen_digits():
 
 
 def test_L24_other_beginnings_end_in_other_minima_that_are_about_as_good():
-    """Gradient descent: where the ball rolls down to depends on where it starts, yet most valleys are alike."""
+    """Gradient descent: which minimum is reached depends on the start, yet most minima are about as good."""
     starts = [learner(first_digits(1), {}, seed=seed).model.layers[0].weight for seed in (0, 1)]
     assert (starts[0] - starts[1]).abs().mean() > 0.01
     ends = [trained(seed).model for seed in (0, 1)]
@@ -234,7 +234,7 @@ def numbered(count: int, seed: int) -> Digits:
 
 
 def test_L26_every_epoch_shows_every_example_once_in_a_new_order():
-    """Gradient descent: shuffle, cut into mini-batches, use each example once, and shuffle anew."""
+    """Gradient descent: shuffle, cut into mini-batches, use each example once, then shuffle again."""
     seen = places(numbered(10, seed=1), 5, size=4)
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
     assert list(range(10)) != seen[:10] != seen[10:]
@@ -243,7 +243,7 @@ def test_L26_every_epoch_shows_every_example_once_in_a_new_order():
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(1, 5), (5, 1), (1, 2), (2, 5), (3, 2)])
 def test_L26_steps_show_every_example_once_an_epoch_however_many_batches_they_take(batch_size, accumulate, monkeypatch):
-    """Gradient descent: a mini-batch may be computed in parts, and still each example comes once an epoch."""
+    """Gradient descent: even if mini-batches are computed in parts, each example occurs once per epoch."""
     data, seen = numbered(10, seed=1), []
     pupil = learner(data, {}, batch_size=batch_size, accumulate=accumulate)
     monkeypatch.setattr(data, "batch", lambda *which: seen.append(Digits.batch(data, *which)) or seen[-1])
@@ -256,7 +256,7 @@ def test_L26_steps_show_every_example_once_an_epoch_however_many_batches_they_ta
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 1), (2, 2), (1, 4)])
 def test_L26_an_epoch_is_as_many_steps_as_it_has_mini_batches(batch_size, accumulate):
-    """Gradient descent: N examples in mini-batches of B, in one part or more, are N / B steps, rounded up."""
+    """Gradient descent: N examples in mini-batches of B make N / B steps, rounded up, however they are split."""
     pupil = learner(numbered(10, seed=1), {}, batch_size=batch_size, accumulate=accumulate)
     for epochs, steps in [(1, 3), (2, 5), (4, 10)]:
         asked = pupil.config.model_copy(
@@ -266,7 +266,7 @@ def test_L26_an_epoch_is_as_many_steps_as_it_has_mini_batches(batch_size, accumu
 
 
 def test_L27_backpropagation_is_the_chain_rule_layer_by_layer():
-    """Backpropagation: what the output should do differently is handed back through the weights, layer by layer."""
+    """Backpropagation: the desired changes to the output are passed back through the weights, layer by layer."""
     model, (x, y) = double_mlp([7, 6, 5, 4]), examples(9, 7, 4)
     a = [x]
     for layer in model.layers:
@@ -282,7 +282,7 @@ def test_L27_backpropagation_is_the_chain_rule_layer_by_layer():
 
 
 def test_L28_a_chain_of_single_neurons_multiplies_its_slopes():
-    """Backpropagation calculus: dC/dw is dz/dw times da/dz times dC/da, with one more pair for each layer between."""
+    """Backpropagation calculus: dC/dw = dz/dw · da/dz · dC/da, with two more factors for each layer in between."""
     model, x = double_mlp([1, 1, 1, 1]), torch.tensor([[0.7]], dtype=torch.float64)
     w = [layer.weight.item() for layer in model.layers]
     b = [layer.bias.item() for layer in model.layers]
@@ -302,7 +302,7 @@ def test_L28_a_chain_of_single_neurons_multiplies_its_slopes():
 
 
 def test_L29_the_gradient_is_the_mean_of_what_every_example_wants():
-    """Backpropagation: each example has its own wishes, and the weights follow their average."""
+    """Backpropagation: each example wants its own changes to the weights, and the average is applied."""
     pupil = learner(first_digits(12), {"name": "sgd", "lr": 1.0}, batch_size=3, accumulate=4, loss="squared_error")
     before = parameters_to_vector(pupil.parameters).detach().clone()
     wishes = [

@@ -1,4 +1,4 @@
-"""Every lesson's test says what it is about and has a break, and the table of them is current."""
+"""Every lesson's test has a one-sentence docstring and a break, and the generated table is current."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ NAMES = {
 
 
 def test_the_table_is_current():
-    assert README.read_text(encoding="utf-8") == table(), "rewrite it: python -m tests.lessons.lesson_map"
+    assert README.read_text(encoding="utf-8") == table(), "regenerate it: python -m tests.lessons.lesson_map"
 
 
 def test_every_test_has_a_break_and_every_break_a_test():

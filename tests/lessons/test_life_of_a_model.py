@@ -1,4 +1,4 @@
-"""Life of a model: it reads raw text, goes to school again with another, answers a prompt, and moves house."""
+"""Life of a model: pre-training, fine-tuning, LoRA, prompting, and the device it runs on."""
 
 import textwrap
 from pathlib import Path
@@ -48,7 +48,7 @@ def tune(shell, tiny, poem, base):
 
 
 def test_L99_reading_raw_text_teaches_more_than_how_common_letters_are(shell, tiny, workplace):
-    """Life of a model: pre-training needs nothing but text; each next letter is the lesson and the answer."""
+    """Life of a model: pre-training needs nothing but text; each next letter is the target."""
     assert shell("train.py", *tiny, *FAST, "--data.path", textwrap.__file__)[0] == 0
     val = open_text(DataConfig(path=textwrap.__file__), context_length=16, seed=0).tokens["val"][:]
     share = np.bincount(val)[np.unique(val)] / len(val)
@@ -57,7 +57,7 @@ def test_L99_reading_raw_text_teaches_more_than_how_common_letters_are(shell, ti
 
 
 def test_L100_fine_tuning_begins_with_what_the_base_knows(base, tune, poem):
-    """Life of a model: fine-tuning goes on from trained weights instead of random ones."""
+    """Life of a model: fine-tuning starts from trained weights instead of random ones."""
     first = tune(steps=1)[0]
     trained = restore("base")
     data = open_text(DataConfig(path="backwards.txt"), context_length=16, seed=0, tokenizer=trained.tokenizer)
@@ -66,13 +66,13 @@ def test_L100_fine_tuning_begins_with_what_the_base_knows(base, tune, poem):
 
 
 def test_L100_fine_tuning_teaches_the_new_text(tune):
-    """Life of a model: a second, short training makes a trained network better at another text."""
+    """Life of a model: a second, short training improves a trained network on another text."""
     losses = tune(steps=50)
     assert losses[-1] < losses[0] - 0.5
 
 
 def test_L100_fine_tuning_leaves_the_base_as_it_was(base, tune):
-    """Life of a model: many networks can be fine-tuned from one, for not a byte of it changes."""
+    """Life of a model: many networks can be fine-tuned from one, which stays unchanged to the byte."""
     before = {file: sha256(file) for file in base.rglob("*") if file.is_file()}
     tune(steps=5)
     assert {file: sha256(file) for file in base.rglob("*") if file.is_file()} == before
@@ -89,14 +89,14 @@ TOKENS = torch.tensor([[3, 1, 4, 1, 5]])
 
 
 def test_L101_with_fresh_adapters_a_network_is_what_it_was(adapted):
-    """Life of a model: B is zero at first, so that adapters add nothing until they have learned something."""
+    """Life of a model: B starts at zero, so adapters add nothing until they are trained."""
     plain = GPT(small()).eval()
     plain.load_state_dict({name: p for name, p in adapted.state_dict().items() if "lora" not in name})
     assert torch.equal(adapted(TOKENS), plain(TOKENS))
 
 
 def test_L101_the_adapters_learn_and_the_base_stands_still(adapted):
-    """Life of a model: with LoRA the trained weights are frozen, and two thin matrices beside each of them learn."""
+    """Life of a model: LoRA freezes the trained weights and trains two thin matrices next to each of them."""
     before = {name: p.detach().clone() for name, p in adapted.named_parameters()}
     optimizers = build_optimizers(adapted, OptimConfig(lr=0.1, weight_decay=0.1))
     for _ in range(2):  # in the first step only B has a gradient, for it is zero
@@ -109,7 +109,7 @@ def test_L101_the_adapters_learn_and_the_base_stands_still(adapted):
 
 
 def test_L101_merged_into_the_weights_adapters_give_the_same_scores(adapted):
-    """Life of a model: W + (alpha / rank) B A is a plain matrix, so a merged adapter costs nothing in use."""
+    """Life of a model: W + (alpha / rank) B A is a plain matrix, so a merged adapter costs nothing at inference."""
     model = drawn(adapted)
     before = model(TOKENS)
     merge_lora(model)
@@ -118,13 +118,13 @@ def test_L101_merged_into_the_weights_adapters_give_the_same_scores(adapted):
 
 
 def test_L101_an_adapter_has_rank_times_inputs_plus_outputs_numbers(adapted):
-    """Life of a model: a product of rank r takes r (inputs + outputs) numbers, far fewer than inputs x outputs."""
+    """Life of a model: a rank-r product has r (inputs + outputs) parameters, far fewer than inputs x outputs."""
     learning = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     assert learning == 2 * 3 * ((12 + 12) + (12 + 12) + (12 + 48))  # layers, rank, query and value and up
 
 
 def test_L101_what_adapters_add_has_at_most_their_rank(adapted):
-    """Life of a model: LoRA bets that what a task changes in a matrix is a map of low rank."""
+    """Life of a model: LoRA assumes that the change a task makes to a matrix has low rank."""
     model = drawn(adapted)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     merge_lora(model)
@@ -134,8 +134,8 @@ def test_L101_what_adapters_add_has_at_most_their_rank(adapted):
     assert ranks == {name: 3 if name in targets else 0 for name in matrices}
 
 
-def test_L106_the_network_goes_on_from_its_prompt(shell, base):
-    """Life of a model: a prompt is the beginning of a text, and the network writes what follows it."""
+def test_L106_the_network_continues_its_prompt(shell, base):
+    """Life of a model: a prompt is the beginning of a text, and the network continues it."""
     trained = restore("base")
     for prompt in ("The quick", "liquor"):
         tokens = trained.tokenizer.encode(prompt).tolist()
@@ -148,7 +148,7 @@ def test_L106_the_network_goes_on_from_its_prompt(shell, base):
 
 @pytest.mark.parametrize(("gpu", "apple", "fastest"), [(1, 1, "cuda"), (0, 1, "mps"), (0, 0, "cpu")])
 def test_L113_the_fastest_device_there_is_chosen(monkeypatch, gpu, apple, fastest):
-    """Life of a model: a GPU is used where there is one, and the processor works everywhere."""
+    """Life of a model: a GPU is used if available, and the CPU always works."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: bool(gpu))
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: bool(apple))
     assert choose_device("auto") == fastest
@@ -157,7 +157,7 @@ def test_L113_the_fastest_device_there_is_chosen(monkeypatch, gpu, apple, fastes
 
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary"])
 def test_L113_a_network_computes_where_its_weights_are(position):
-    """Life of a model: all that a network computes with is on the device of its weights, whichever that is."""
+    """Life of a model: all tensors of a computation are on the device of the weights, whichever it is."""
     config = GPTConfig(n_layer=1, n_head=2, n_embd=8, vocab_size=5, context_length=4, position=position)
     model, tokens = GPT(config), torch.tensor([[3, 1, 4, 1]])
     logits = model(tokens)

@@ -1,4 +1,4 @@
-"""From text to vectors: tokens, the embedding matrix, places, and the context in which they stand."""
+"""From text to vectors: tokens, the embedding matrix, positions, and the context window."""
 
 import math
 from itertools import count
@@ -35,20 +35,20 @@ def learn_one_step(model: GPT, tokens: torch.Tensor) -> None:
 @settings(max_examples=50, deadline=None)  # the first example imports tiktoken
 @given(st.text())
 def test_L50_any_text_survives_becoming_tokens(text: str):
-    """What is a GPT?: text is cut into tokens, and nothing is lost by it."""
+    """What is a GPT?: text is cut into tokens without losing anything."""
     runs = BPETokenizer([*BYTES, b"th", b"he", b"the", b" the", "é".encode()], "gpt2")
     for tokenizer in (ByteTokenizer(), CharTokenizer(text + "?"), runs):
         assert decode(tokenizer, tokenizer.encode(text).tolist()) == text
 
 
 def test_L50_a_word_carries_the_space_before_it():
-    """What is a GPT?: a token is often a word together with the space in front of it."""
+    """What is a GPT?: a token is often a word with the space before it."""
     runs = BPETokenizer([*BYTES, b"th", b"the", b" the"], "gpt2")
     assert [runs.token_bytes(token) for token in runs.encode("the the").tolist()] == [b"the", b" the"]
 
 
 def test_L51_the_number_of_a_token_means_nothing():
-    """What is a GPT?: a token's number is a mere name, so renaming all tokens changes no prediction."""
+    """What is a GPT?: a token's id is only a name, so renaming all tokens changes no prediction."""
     model, renamed = small_gpt(context_length=11), small_gpt(context_length=11)
     new_name = torch.randperm(11, generator=torch.Generator().manual_seed(0))
     renamed.embedding.token.weight.data[new_name] = model.embedding.token.weight.data
@@ -56,7 +56,7 @@ def test_L51_the_number_of_a_token_means_nothing():
 
 
 def test_L52_a_one_hot_vector_times_the_matrix_is_the_lookup():
-    """What is a GPT?: one-hot vectors know no similarity; the embedding matrix turns them into ones that do."""
+    """What is a GPT?: one-hot vectors have no similarity; the embedding turns them into vectors that do."""
     model = small_gpt()
     one_hot = F.one_hot(TEXT[0], 11).double()
     expected = one_hot @ model.embedding.token.weight + model.get_parameter("embedding.position.weight")
@@ -76,7 +76,7 @@ def test_L53_every_token_has_its_column_of_the_embedding_matrix():
 
 
 def test_L54_the_vectors_of_the_words_that_occur_are_learned():
-    """What is a GPT?: the entries of the embedding matrix are learned, from the texts in which the word occurs."""
+    """What is a GPT?: a word's column of the embedding matrix is learned from texts in which it occurs."""
     model = small_gpt(tied=False)
     before = model.embedding.token.weight.detach().clone()
     learn_one_step(model, TEXT)
@@ -85,7 +85,7 @@ def test_L54_the_vectors_of_the_words_that_occur_are_learned():
 
 
 def test_L55_learning_changes_weights_and_running_changes_nothing():
-    """What is a GPT?: the weights are what is learned; the data only flows through them."""
+    """What is a GPT?: the weights are learned; the data only flows through them."""
     model, text = small_gpt(bias=False), torch.arange(11).repeat(2)[None, :9]  # every place is used
     weights, tokens = {name: p.detach().clone() for name, p in model.named_parameters()}, text.clone()
     model(text[:, :-1])
@@ -96,7 +96,7 @@ def test_L55_learning_changes_weights_and_running_changes_nothing():
 
 
 def test_L56_a_score_is_a_dot_product_and_measures_alignment():
-    """What is a GPT?: a dot product is positive for aligned vectors, 0 for perpendicular, negative for opposed ones."""
+    """What is a GPT?: a dot product is positive for aligned, 0 for perpendicular, negative for opposed vectors."""
     unembedding = small_gpt().unembedding
     word = unembedding.weight[7].detach()
     aside = vectors(12)
@@ -109,7 +109,7 @@ def test_L56_a_score_is_a_dot_product_and_measures_alignment():
 
 
 def test_L59_a_vector_soaks_in_its_context_in_attention():
-    """Attention, step by step: "mole" begins as the same vector in every sentence, and then takes in its context."""
+    """Attention, step by step: "mole" starts as the same vector in every sentence, then absorbs its context."""
     model = small_gpt()
     animal, amount = model.embedding(torch.tensor([[1, 2, 7], [3, 4, 7]]))
     assert torch.equal(animal[2], amount[2])
@@ -119,7 +119,7 @@ def test_L59_a_vector_soaks_in_its_context_in_attention():
 
 
 def test_L60_a_refined_vector_is_the_old_one_and_what_each_part_adds():
-    """Attention, step by step: E' = E + ΔE, where every head and the MLP add their share."""
+    """Attention, step by step: E' = E + ΔE, to which every head and the MLP contribute."""
     block = drawn(Block(small(bias=False)))
     x = vectors(5, 12)
     seen = block.norm_1(x)
@@ -130,7 +130,7 @@ def test_L60_a_refined_vector_is_the_old_one_and_what_each_part_adds():
 
 
 def test_L61_the_context_is_as_long_as_it_is_and_no_longer():
-    """What is a GPT?: the network can look at context_length tokens and refuses one more."""
+    """What is a GPT?: the network accepts context_length tokens and refuses one more."""
     model = small_gpt()
     assert model(TEXT).shape == (1, 8, 11)
     with pytest.raises(ValueError, match="9 tokens exceed context_length=8"):
@@ -139,7 +139,7 @@ def test_L61_the_context_is_as_long_as_it_is_and_no_longer():
 
 @pytest.mark.parametrize("context", [4, 5])
 def test_L61_past_the_context_the_window_jumps_on_by_half_of_it(context: int):
-    """What is a GPT?: a text may outgrow the context; then its beginning is out of sight."""
+    """What is a GPT?: a text can be longer than the context; then the network doesn't see its beginning."""
     model, text = small_gpt(context_length=context), [3]
     for token in stream(model, text, 3 * context, Sampling(temperature=0)):
         start = next(start for start in count(0, context // 2) if len(text) - start <= context)
@@ -160,7 +160,7 @@ def test_L62_without_places_and_mask_a_text_is_a_bag_of_words():
 
 @pytest.mark.parametrize("position", ["learned", "sinusoidal", "rotary"])
 def test_L62_with_places_the_order_of_the_words_matters(position: str):
-    """What is a GPT?: "dog bites man" isn't "man bites dog": the vectors also encode where a word stands."""
+    """What is a GPT?: "dog bites man" isn't "man bites dog": the vectors also encode the word's position."""
     model = small_gpt(n_layer=1, n_head=2, position=position)
     this, that = model.next_logits(torch.tensor([[1, 2, 3, 4], [3, 2, 1, 4]]))
     assert (this - that).abs().max() > 0.01
@@ -182,7 +182,7 @@ def test_L62_places_as_waves_are_sines_and_cosines():
 
 
 def test_L62_how_alike_two_waves_are_depends_on_their_distance_alone():
-    """What is a GPT?: absolute waves hold relative places: a dot product of two tells only how far they are apart."""
+    """What is a GPT?: sinusoids encode relative positions: a dot product depends only on the distance."""
     waves = SinusoidalPosition(32, 12)(torch.arange(32))
     alike = waves @ waves.T
     for distance in range(32):

@@ -1,4 +1,4 @@
-"""Techniques for training: what keeps a network from learning by heart, and what lets a deep one learn at all."""
+"""Techniques for training: what keeps a network from overfitting, and what lets a deep one train at all."""
 
 import json
 import math
@@ -26,8 +26,8 @@ from training.run import Record, open_run, read_record
 from training.validation import evaluations
 
 
-def test_L31_few_examples_are_learned_by_heart_and_the_held_out_loss_turns_up():
-    """Techniques for training: learned by heart, 200 images are all right and new ones are not; the turn is noticed."""
+def test_L31_few_examples_are_memorised_and_the_validation_loss_rises():
+    """Techniques for training: 200 images are memorised, new ones are not recognised, and overfitting is detected."""
     data = first_digits(200)
     pupil = learner(data, {"lr": 1e-2}, {"sizes": [784, 32, 10], "activation": "relu"}, batch_size=200)
     losses: list[float] = []
@@ -48,15 +48,15 @@ def test_L31_few_examples_are_learned_by_heart_and_the_held_out_loss_turns_up():
     assert turned < told / 10 < len(losses) and losses[told // 10] > losses[turned]
 
 
-def test_L32_no_test_image_is_among_those_to_learn_from():
-    """Techniques for training: images to learn from, to choose by and to be judged by are different images."""
+def test_L32_the_splits_share_no_image():
+    """Techniques for training: training, validation and test images are different images."""
     train, val, test = (set(map(bytes, digits()[name][0].numpy())) for name in ("train", "val", "test"))
     assert (len(train), len(val), len(test)) == (3500, 500, 1000)
     assert not train & test and not train & val and not val & test
 
 
 def test_L32_what_is_held_out_never_moves_a_weight():
-    """Techniques for training: training looks at the training split alone, whatever the others hold."""
+    """Techniques for training: training uses only the training split, whatever the other splits contain."""
     noise = torch.randint(256, (300, 784), dtype=torch.uint8), torch.randint(10, (300,))
     real, spoiled = (
         learner(data, {}) for data in (Digits(digits()), Digits({**digits(), "val": noise, "test": noise}))
@@ -76,7 +76,7 @@ def test_L33_a_simpler_model_is_a_shorter_list_of_sizes(sizes):
 
 
 def test_L34_a_network_that_saw_shifted_digits_reads_shifted_digits():
-    """Techniques for training: shifted, turned and scaled images are more data, and shifts confuse no longer."""
+    """Techniques for training: shifted, rotated and scaled copies are more data, so shifts no longer confuse it."""
     x, y = trained().data.splits["test"]
     shifted = x.view(-1, 28, 28).roll((2, 2), (-2, -1)).flatten(1)  # two pixels down, two to the right
     plain, robust = (accuracy(trained(augmented=augmented).model, shifted, y) for augmented in (False, True))
@@ -94,21 +94,21 @@ def after_one_step(optim: dict) -> tuple[list[Tensor], list[Tensor], list[Tensor
 
 
 def test_L35_L1_adds_lambda_times_the_sum_of_absolute_weights_to_the_cost():
-    """Techniques for training: L1 draws every weight to zero with the same force, and leaves the biases alone."""
+    """Techniques for training: L1 pulls every weight, but no bias, towards zero with the same force."""
     for w, slope, after in zip(*after_one_step({"l1": 0.01}), strict=True):
         pull = gradients(0.01 * w.requires_grad_().abs().sum(), [w])[0] if w.ndim == 2 else 0
         torch.testing.assert_close(after, w.detach() - slope - pull, rtol=0, atol=1e-6)
 
 
 def test_L35_L2_adds_half_lambda_times_the_sum_of_squared_weights_to_the_cost():
-    """Techniques for training: L2 draws every weight to zero in proportion to itself, and leaves the biases alone."""
+    """Techniques for training: L2 pulls every weight, but no bias, towards zero in proportion to its size."""
     for w, slope, after in zip(*after_one_step({"weight_decay": 0.01}), strict=True):
         pull = gradients(0.005 * w.requires_grad_().square().sum(), [w])[0] if w.ndim == 2 else 0
         torch.testing.assert_close(after, w.detach() - slope - pull, rtol=0, atol=1e-6)
 
 
 def test_L35_L1_empties_weights_and_L2_shortens_them():
-    """Techniques for training: under L1 most weights vanish altogether, under L2 all grow smaller."""
+    """Techniques for training: with L1 most weights become zero, with L2 all become smaller."""
 
     def weights(**strength: float) -> Tensor:
         pupil = learner(first_digits(200), {"name": "sgd", "lr": 0.1, **strength}, batch_size=50)
@@ -122,8 +122,8 @@ def test_L35_L1_empties_weights_and_L2_shortens_them():
     assert short.norm() < 0.9 * free.norm()
 
 
-def test_L36_dropout_rests_while_a_network_is_judged():
-    """Techniques for training: dropout is for training; in use all neurons work and the answer is the same."""
+def test_L36_dropout_is_off_during_evaluation():
+    """Techniques for training: dropout acts only in training; at inference all neurons work and results repeat."""
     data = first_digits(30)
     model = learner(data, {}, {"sizes": [784, 64, 10], "dropout": 0.5}).model
     x = data.splits["train"][0]
@@ -134,7 +134,7 @@ def test_L36_dropout_rests_while_a_network_is_judged():
 
 
 def test_L36_dropout_keeps_the_mean_of_what_it_thins_out():
-    """Techniques for training: neurons that stay are scaled by 1 / (1 - p), which keeps the mean."""
+    """Techniques for training: the remaining neurons are scaled by 1 / (1 - p), which keeps the mean."""
     torch.manual_seed(0)
     model, x = MLP([3, 20_000, 1], "sigmoid", dropout=0.75), torch.randn(3)
     heard: list[Tensor] = []
@@ -148,7 +148,7 @@ def test_L36_dropout_keeps_the_mean_of_what_it_thins_out():
 
 
 def test_L36_a_gpt_thins_out_its_vectors_and_keeps_their_mean():
-    """Techniques for training: in a GPT what each part adds loses numbers at random, and the rest is scaled up."""
+    """Techniques for training: in a GPT, random values of each part's output are zeroed, the rest scaled up."""
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(vocab_size=99, n_layer=1, n_head=2, n_embd=64, context_length=64, dropout=0.75))
     heard: list[tuple[Tensor, Tensor]] = []
@@ -165,7 +165,7 @@ def test_L36_a_gpt_thins_out_its_vectors_and_keeps_their_mean():
 
 
 def test_L36_dropout_of_nothing_changes_nothing():
-    """Techniques for training: dropout with p = 0 is none, in the digit network and in a GPT."""
+    """Techniques for training: dropout with p = 0 does nothing, in the digit network and in a GPT."""
     for p, same in ((0.0, True), (0.5, False)):
         torch.manual_seed(0)
         gpt = GPT(GPTConfig(vocab_size=9, n_layer=1, n_head=2, n_embd=8, context_length=6, dropout=p))
@@ -180,7 +180,7 @@ def slope_lengths(model: nn.Module, x: Tensor, y: Tensor, names: list[str]) -> l
 
 
 def test_L37_the_gradient_fades_away_in_deep_sigmoid_networks():
-    """Techniques for training: ten sigmoids let next to nothing of the gradient through, ReLUs far more."""
+    """Techniques for training: ten sigmoid layers let almost no gradient through, ReLU layers far more."""
     x, y = first_digits(64).batch("train", 0, 64)
     arrives = {}
     for activation in ("sigmoid", "relu"):
@@ -192,7 +192,7 @@ def test_L37_the_gradient_fades_away_in_deep_sigmoid_networks():
 
 
 def test_L37_residual_connections_carry_the_gradient_to_the_first_block():
-    """Techniques for training: with residual sums the first of 20 blocks is taught as loudly as an only one."""
+    """Techniques for training: with residual sums the first of 20 blocks gets as much gradient as a single one."""
     loudness = []
     for n_layer in (1, 20):
         torch.manual_seed(0)
@@ -203,7 +203,7 @@ def test_L37_residual_connections_carry_the_gradient_to_the_first_block():
 
 
 def test_L37_large_first_weights_leave_neurons_saturated():
-    """Techniques for training: from N(0, 1) most hidden neurons start fully on or off, where sigmoid is flat."""
+    """Techniques for training: with weights from N(0, 1) most hidden neurons start saturated, where sigmoid is flat."""
     x, _ = first_digits(200).batch("train", 0, 200)
     saturated = {}
     for init in ("normal", "uniform"):
@@ -214,7 +214,7 @@ def test_L37_large_first_weights_leave_neurons_saturated():
 
 
 def test_L38_an_exploding_gradient_stops_training_before_any_weight_is_spoiled():
-    """Techniques for training: a gradient beyond all numbers is noticed, even where the loss is finite."""
+    """Techniques for training: an infinite gradient is detected, even if the loss is finite."""
     pupil = learner(first_digits(20), {"name": "sgd", "grad_clip": 1.0}, {"activation": "relu"}, batch_size=20)
     for p in pupil.parameters:
         p.data *= 1e12
@@ -226,7 +226,7 @@ def test_L38_an_exploding_gradient_stops_training_before_any_weight_is_spoiled()
 
 
 def test_L39_clipping_shortens_a_long_gradient_and_keeps_its_direction():
-    """Techniques for training: a gradient that is too long is scaled down as a whole, others are left."""
+    """Techniques for training: a gradient whose norm is too large is scaled down as a whole, others are unchanged."""
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
     parameters = list(layers.parameters())
@@ -240,7 +240,7 @@ def test_L39_clipping_shortens_a_long_gradient_and_keeps_its_direction():
 
 
 def test_L40_a_block_that_has_nothing_to_add_changes_nothing():
-    """Techniques for training: with its output weights at zero a residual block hands every vector on as it came."""
+    """Techniques for training: with zero output weights a residual block passes every vector on unchanged."""
     torch.manual_seed(0)
     block, x = Block(GPTConfig(n_head=2, n_embd=8)), torch.randn(2, 5, 8)
     assert not torch.equal(block(x), x)
@@ -258,7 +258,7 @@ class Replacing(Block):
 
 
 def test_L40_deep_networks_learn_through_residual_connections_only(monkeypatch):
-    """Techniques for training: six blocks learn to count with residual connections, and guess without."""
+    """Techniques for training: six blocks learn to count with residual connections, and only guess without them."""
 
     def last_loss() -> float:
         torch.manual_seed(0)
@@ -279,7 +279,7 @@ def test_L40_deep_networks_learn_through_residual_connections_only(monkeypatch):
 
 
 def test_L41_from_zero_all_hidden_neurons_stay_identical_for_ever():
-    """Techniques for training: neurons that begin alike are taught alike; random first weights break the symmetry."""
+    """Techniques for training: neurons that start equal get equal gradients; random weights break the symmetry."""
     for init, alike in (("zero", True), ("uniform", False)):
         pupil = learner(first_digits(100), {"lr": 1e-2}, {"init": init}, batch_size=50)
         for step in range(30):
@@ -289,7 +289,7 @@ def test_L41_from_zero_all_hidden_neurons_stay_identical_for_ever():
 
 
 def test_L41_what_feeds_the_residual_stream_starts_smaller_the_more_blocks_add_to_it():
-    """Techniques for training: GPT-2 draws from N(0, 0.02), over √(2 n_layer) for what is added up."""
+    """Techniques for training: GPT-2 initialises with deviation 0.02, over √(2 n_layer) for residual outputs."""
     torch.manual_seed(0)
     model = GPT(GPTConfig(vocab_size=99, n_layer=8, n_head=2, n_embd=64, context_length=8))
     spread = {name: p.std().item() for name, p in model.named_parameters() if p.ndim == 2}
@@ -319,7 +319,7 @@ def assert_walks_by(rule: Rule, **optim: Any) -> None:
 
 
 def test_L42_momentum_keeps_on_rolling():
-    """Techniques for training: with momentum a step is the gradient plus a share of the step before."""
+    """Techniques for training: with momentum a step is the gradient plus a fraction of the previous step."""
 
     def rule(w, g, memory, t):
         memory["m"] = 0.9 * memory["m"] + g
@@ -357,7 +357,7 @@ def test_L42_adam_is_momentum_over_root_mean_square():
 
 
 def test_L42_adamw_is_adam_with_the_matrices_shrunk_beside_it():
-    """Techniques for training: AdamW shrinks the weights themselves, beside the gradient's step."""
+    """Techniques for training: AdamW shrinks the weights directly, separately from the gradient step."""
 
     def rule(w, g, memory, t):
         shrunk = w - 0.1 * 0.5 * w if w.ndim == 2 else w
@@ -367,7 +367,7 @@ def test_L42_adamw_is_adam_with_the_matrices_shrunk_beside_it():
 
 
 def test_L43_a_run_keeps_every_hyper_parameter_beside_its_weights(tmp_path):
-    """Techniques for training: all hyper-parameters are in one config, and a run records every one."""
+    """Techniques for training: all hyperparameters are in one config, and a run records all of them."""
     config = learner(first_digits(1), {"lr": 0.07}, {"sizes": [784, 12, 10]}).config
     with open_run(tmp_path / "run", resume=False, overwrite=False) as run:
         run.describe(Record(asked={}, origins={}, resolved=config, data_sha256="", machine={}))

@@ -70,7 +70,7 @@ def test_L78_in_the_mlp_no_vector_talks_to_another():
 
 
 def test_L78_in_attention_vectors_talk_to_those_after_them():
-    """How LLMs store facts: attention is where information passes from vector to vector, and only onwards."""
+    """How LLMs store facts: attention is where information passes between vectors, and only to later ones."""
     attention, x = drawn(Block(small())).attention, vectors(1, 6, 12)
     assert changes(attention(x), attention(disturbed(x, 2))) == [2, 3, 4, 5]
 
@@ -88,7 +88,7 @@ def test_L79_layers_follow_one_another_each_with_its_own_weights():
 
 @pytest.mark.parametrize("idle", [0, 1, 2])
 def test_L79_every_layer_can_be_read_as_a_prediction(idle: int):
-    """What is a GPT?: vectors are of one kind from first to last; where a layer adds nothing its reading stays."""
+    """What is a GPT?: all layers share one vector space; if a layer adds nothing, the prediction stays."""
     model, text = small_gpt(n_layer=3), torch.tensor([[3, 1, 4, 1, 5]])
     for name, parameter in model.blocks[idle].named_parameters():
         if name.startswith(("attention.out", "mlp.layers.1")):
@@ -147,20 +147,20 @@ def test_L81_gpt_3_has_175_billion_weights_in_eight_kinds_of_matrix():
 
 
 def test_L81_gpt_3_complete_and_tied_has_174_604_259_328_parameters():
-    """How LLMs store facts: with places, biases and gains, and one matrix to embed and to unembed."""
+    """How LLMs store facts: the exact count includes positions, biases and gains, and ties the unembedding."""
     assert sum(sizes(**GPT3).values()) == 174_604_259_328
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_L81_parameters_are_a_formula_of_the_sizes(tied: bool):
-    """What is a GPT?: V·C for the tokens, T·C for the places, 12·C² and 13·C for each block, 2·C for the last norm."""
+    """What is a GPT?: V·C for the tokens, T·C for positions, 12·C² + 13·C per block, 2·C for the last norm."""
     for C, L, V, T in ((12, 2, 11, 8), (24, 5, 31, 16)):
         counted = sizes(n_embd=C, n_layer=L, n_head=3, vocab_size=V, context_length=T, tied=tied)
         assert sum(counted.values()) == (1 if tied else 2) * V * C + T * C + L * (12 * C**2 + 13 * C) + 2 * C
 
 
 def test_L83_the_mlp_projects_up_to_four_times_the_width_and_down_again():
-    """How LLMs store facts: up to four times as many numbers, and down to the width again, each with a bias."""
+    """How LLMs store facts: up to four times the width and down again, each projection with a bias."""
     mlp = Block(small()).mlp
     shapes = {name: tuple(p.shape) for name, p in mlp.named_parameters()}
     assert shapes == {
@@ -181,8 +181,8 @@ def gelu_tanh(z: Tensor) -> Tensor:
     [({"activation": "relu"}, lambda z: z * (z > 0)), ({}, gelu_tanh)],
     ids=["relu", "gpt2"],
 )
-def test_L83_the_mlp_is_linear_bent_linear(settings: dict[str, Any], bend: Callable[[Tensor], Tensor]):
-    """How LLMs store facts: linear, ReLU, linear; GPT-2 rounds the corner of the ReLU off."""
+def test_L83_the_mlp_is_linear_activation_linear(settings: dict[str, Any], bend: Callable[[Tensor], Tensor]):
+    """How LLMs store facts: linear, ReLU, linear; GPT-2's GELU is a ReLU with a rounded corner."""
     mlp, x = drawn(Block(small(**settings))).mlp, vectors(1, 60, 12) * torch.logspace(-1, 3, 60).double()[:, None]
     up, up_bias, down, down_bias = mlp.parameters()
     assert (x @ up.T + up_bias).min() < -100 and (x @ up.T + up_bias).max() > 100  # bent far out too
@@ -190,7 +190,7 @@ def test_L83_the_mlp_is_linear_bent_linear(settings: dict[str, Any], bend: Calla
 
 
 def test_L84_rows_ask_questions_and_columns_are_what_is_added():
-    """How LLMs store facts: each neuron asks with a row of the first matrix and adds a column of the second."""
+    """How LLMs store facts: each neuron tests for a row of the first matrix and adds a column of the second."""
     mlp = drawn(Block(small(activation="relu"))).mlp
     up, up_bias, down, down_bias = mlp.parameters()
     for x, clear in ((0.1 * vectors(12), 0.5), (vectors(12), 2), (30 * vectors(12), 60), (-30 * vectors(12), 60)):
@@ -213,7 +213,7 @@ def test_L95_in_the_first_transformer_the_norm_comes_after_the_sum():
 
 
 def test_L97_the_first_vector_is_word_plus_place():
-    """What is a GPT?: x₀ = W_E[token] + W_pos[place], in every row of a batch."""
+    """What is a GPT?: x₀ = W_E[token] + W_pos[position], in every row of a batch."""
     model, texts = small_gpt(), [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
     words, places = model.embedding.token.weight, model.get_parameter("embedding.position.weight")
     x = model.embedding(torch.tensor(texts))
