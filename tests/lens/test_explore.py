@@ -90,7 +90,7 @@ def seen(result: tuple[int, str, str], file=None) -> str:
     *_, sentence = out.rstrip().split("\n")
     assert sentence.endswith(".") and any(f'lesson: "{name}"' in sentence for name in LESSONS), sentence
     if file is not None:
-        assert file.read_bytes().startswith(PNG) and err == f"the picture is in {file}\n"
+        assert file.read_bytes().startswith(PNG) and err == f"picture saved to {file}\n"
     return out
 
 
@@ -201,14 +201,17 @@ def test_help_lists_the_views(shell):
 
 
 MISTAKES = {
-    "nothing": ([], ["look at what?", "explore.py RUN VIEW"]),
+    "nothing": ([], ["nothing to show", "explore.py RUN [VIEW]"]),
     "no such run": (["nowhere", "heads"], ["no run in runs/nowhere"]),
     "no such run, no view": (["nowhere"], ["no run in runs/nowhere"]),
     "no such view": (["tiny", "head"], ["'head'", "did you mean heads?"]),
-    "a view without a run": (["heads"], ["heads of what?"]),
-    "a demo with a run": (["tiny", "softmax"], ["needs no run"]),
-    "the other kind": (["tiny", "weights"], ["weights is not for runs/tiny", "text network", "attention"]),
-    "an option of another view": (["tiny", "heads", "--prompt", "x"], ["--prompt is not for heads", "attention"]),
+    "a view without a run": (["heads"], ["heads needs a run"]),
+    "a demo with a run": (["tiny", "softmax"], ["takes no run"]),
+    "the other kind": (["tiny", "weights"], ["weights does not apply to runs/tiny", "text network", "attention"]),
+    "an option of another view": (
+        ["tiny", "heads", "--prompt", "x"],
+        ["--prompt does not apply to heads", "attention"],
+    ),
     "a checkpoint of a demo": (["softmax", "--checkpoint", "last"], ["--checkpoint"]),
     "no such checkpoint": (["tiny", "heads", "--checkpoint", "step-9"], ["--checkpoint", "step-9"]),
     "a layer too many": (["tiny", "attention", "--layer", "2"], ["--layer 2", "0 to 1"]),
@@ -222,10 +225,10 @@ MISTAKES = {
     "a token that is several": (["tiny", "embedding", "--token", "fox"], ["--token", "'fox'", "3 tokens"]),
     "no direction": (["tiny", "embedding", "--direction", "a", "a"], ["--direction"]),
     "a picture of no kind": (["softmax", "--out", "x.bmp"], ["x.bmp", ".png"]),
-    "a picture nowhere": (["softmax", "--out", "no/x.png"], ["there is no folder no"]),
+    "a picture nowhere": (["softmax", "--out", "no/x.png"], ["folder not found: no"]),
     "a config that isn't there": (["no.toml", "parameters"], ["no.toml"]),
     "a config without sizes": ([str(ROOT / "configs/text.toml"), "parameters"], ["--dry-run"]),
-    "a config for another view": ([str(ROOT / "configs/python.toml"), "heads"], ["heads looks at a run"]),
+    "a config for another view": ([str(ROOT / "configs/python.toml"), "heads"], ["heads needs a run"]),
     "misspelt": (["softmax", "--ot", "x.png"], ["--ot"]),
     "one word too many": (["tiny", "heads", "more"], ["more"]),
 }
@@ -280,4 +283,4 @@ def test_a_command_is_answered_in_one_line_from_the_shell_too():
         [sys.executable, "explore.py", "softmax", "--lesson"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "error: --lesson is not for softmax; it is for parameters\n"
+    assert done.stderr == "error: --lesson does not apply to softmax, only to parameters\n"
