@@ -321,6 +321,6 @@ def test_a_run_is_exported_by_its_command(text_run, capfd):
     import explore
 
     explore.main(understand(["tiny", "--export", "page.html", "--prompt", "The quick"]))
-    assert "opens without a server" in capfd.readouterr().err
+    assert "opens in a browser" in capfd.readouterr().err
     told = Path("page.html").read_text().partition('id="told">')[2].partition("</script>")[0]
     assert json.loads(told)["about"]["name"].startswith("tiny, step ")
