@@ -36,7 +36,7 @@ class Analogy(NamedTuple):
     """a, b, c"""
 
     def nearest(self, count: int, with_inputs: bool) -> list[tuple[int, float]]:
-        """The best answers. Look at those with the inputs too: the nearest token is usually a or c itself."""
+        """The nearest tokens to a - b + c. With the inputs included, a or c itself usually comes first."""
         return nearest(self.scores, count, () if with_inputs else self.inputs)
 
     def rank(self, token: int, with_inputs: bool) -> int:

@@ -25,7 +25,7 @@ class LogitLens(NamedTuple):
     """The most likely next token at each depth and position of one text."""
 
     tokens: Int[Tensor, "L T"]
-    """by depth: before the first block, then after each; the last row is the model's own answer"""
+    """by depth: before the first block, then after each; the last row is the model's actual prediction"""
     probabilities: Float[Tensor, "L T"]
 
 

@@ -189,7 +189,7 @@ def understand(arguments: list[str]) -> Request:
 def check_view(target: str | None, view: str) -> None:
     """Raises UserError for an unknown view, or a run given to a demo."""
     if view not in VIEWS:
-        raise UserError(f"unknown view {view!r}{did_you_mean(view, VIEWS)}; python explore.py --help lists all views")
+        raise UserError(f"unknown view {view!r}; python explore.py --help lists all views{did_you_mean(view, VIEWS)}")
     if target is not None and view in DEMOS:
         raise UserError(f"{view} is a demo and takes no run: python explore.py {view}")
 

@@ -45,7 +45,7 @@ class Answers(ABC):
         """Data for an exported page: `about`, and the precomputed answer to each request."""
 
 
-def packed(numbers: Tensor) -> Answer:
+def packed(values: Tensor) -> Answer:
     """A tensor as JSON: its shape and its values (float32, little-endian, base64)."""
-    content = numbers.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
-    return {"shape": list(numbers.shape), "f32": base64.b64encode(content).decode()}
+    content = values.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
+    return {"shape": list(values.shape), "f32": base64.b64encode(content).decode()}

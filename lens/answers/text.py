@@ -25,22 +25,22 @@ Token = Annotated[int, Field(ge=0)]
 Text = Annotated[list[Token], Field(min_length=1, max_length=LONGEST)]
 
 
-class Written(Settings):
+class TokensRequest(Settings):
     text: Annotated[str, Field(max_length=LONGEST)]
 
 
-class Read(Settings):
+class PositionRequest(Settings):
     tokens: Text
     position: Annotated[int, Field(ge=0)] | None = None
     """within the context window; None: the last"""
 
 
-class AtLayer(Settings):
+class LayerRequest(Settings):
     tokens: Text
     layer: Annotated[int, Field(ge=0)]
 
 
-class Near(Settings):
+class TokenRequest(Settings):
     token: Token
 
 
@@ -66,11 +66,11 @@ class TextAnswers(Answers):
     @property
     def questions(self) -> dict[str, Question]:
         return {
-            "tokens": Question(Written, self.tokens),
-            "logits": Question(Read, self.logits),
-            "attention": Question(AtLayer, self.attention),
-            "lens": Question(Read, self.lens),
-            "neighbours": Question(Near, self.neighbours),
+            "tokens": Question(TokensRequest, self.tokens),
+            "logits": Question(PositionRequest, self.logits),
+            "attention": Question(LayerRequest, self.attention),
+            "lens": Question(PositionRequest, self.lens),
+            "neighbours": Question(TokenRequest, self.neighbours),
         }
 
     def about(self) -> Answer:
@@ -86,7 +86,7 @@ class TextAnswers(Answers):
             "longest": LONGEST,
         }
 
-    def tokens(self, asked: Written) -> Answer:
+    def tokens(self, asked: TokensRequest) -> Answer:
         """The tokens of the text; for an empty text, the token that starts a text."""
         return {"tokens": self.tokenizer.encode(asked.text).tolist() or [first_token(self.tokenizer)]}
 
@@ -100,7 +100,7 @@ class TextAnswers(Answers):
         """All activations; `captured` caches them for the last two texts."""
         return capture(self.model, torch.tensor([view], device=next(self.model.parameters()).device))
 
-    def logits(self, asked: Read) -> Answer:
+    def logits(self, asked: PositionRequest) -> Answer:
         """The logits of all V tokens at one position, and the decoded text."""
         view = self.view(asked.tokens)
         if asked.position is not None and asked.position >= len(view):
@@ -114,7 +114,7 @@ class TextAnswers(Answers):
         }
 
     @torch.inference_mode()
-    def attention(self, asked: AtLayer) -> Answer:
+    def attention(self, asked: LayerRequest) -> Answer:
         """Queries and keys of a layer's heads, (H, T, D) each, and the norms of W_O v, (H, T)."""
         if asked.layer >= len(self.model.blocks):
             raise UserError(f"layer {asked.layer} is out of range (0 to {len(self.model.blocks) - 1})")
@@ -127,19 +127,19 @@ class TextAnswers(Answers):
             "lengths": packed(values_up(module, x)[0].norm(dim=-1)),
         }
 
-    def lens(self, asked: Read) -> Answer:
+    def lens(self, asked: PositionRequest) -> Answer:
         """The most likely token at each depth and position with its probability, and each token's loss in bits."""
         view = self.view(asked.tokens)
-        found = self.captured(view)
-        seen = logit_lens(self.model, found)
-        chosen = found.logits[0, :-1].log_softmax(dim=-1).gather(-1, found.tokens[0, 1:].unsqueeze(-1))
+        captured = self.captured(view)
+        best = logit_lens(self.model, captured)
+        logprobs = captured.logits[0, :-1].log_softmax(dim=-1).gather(-1, captured.tokens[0, 1:].unsqueeze(-1))
         return {
-            "tokens": seen.tokens.tolist(),
-            "probabilities": packed(seen.probabilities),
-            "bits": packed(-chosen.flatten() / torch.log(torch.tensor(2.0))),
+            "tokens": best.tokens.tolist(),
+            "probabilities": packed(best.probabilities),
+            "bits": packed(-logprobs.flatten() / torch.log(torch.tensor(2.0))),
         }
 
-    def neighbours(self, asked: Near) -> Answer:
+    def neighbours(self, asked: TokenRequest) -> Answer:
         """The nearest other tokens by dot product and by cosine similarity."""
         if asked.token >= len(self.table):
             raise UserError(f"token {asked.token} is out of range (0 to {len(self.table) - 1})")
@@ -150,18 +150,19 @@ class TextAnswers(Answers):
         }
 
     def told(self) -> Answer:
-        tokens = self.tokens(Written(text=self.prompt))["tokens"]
+        tokens = self.tokens(TokensRequest(text=self.prompt))["tokens"]
         view = self.view(tokens)
         few = len(view) * self.model.config.vocab_size <= ALL_POSITIONS
         return {
             "about": {**self.about(), "tokens": tokens},
             "logits": {
-                position: self.logits(Read(tokens=tokens, position=position))
+                position: self.logits(PositionRequest(tokens=tokens, position=position))
                 for position in (range(len(view)) if few else [len(view) - 1])
             },
             "attention": {
-                layer: self.attention(AtLayer(tokens=tokens, layer=layer)) for layer in range(len(self.model.blocks))
+                layer: self.attention(LayerRequest(tokens=tokens, layer=layer))
+                for layer in range(len(self.model.blocks))
             },
-            "lens": self.lens(Read(tokens=tokens)),
-            "neighbours": {token: self.neighbours(Near(token=token)) for token in dict.fromkeys(view)},
+            "lens": self.lens(PositionRequest(tokens=tokens)),
+            "neighbours": {token: self.neighbours(TokenRequest(token=token)) for token in dict.fromkeys(view)},
         }

@@ -56,8 +56,8 @@ def embedding(
             continue
         names, x, y = zip(*chosen, strict=True)
         axes.scatter(x, y, s=14, color=KINDS[kind], marker=MARKERS[kind], label=title, alpha=0.55, linewidths=0)
-        for name, *place in zip(names, x, y, strict=True):
-            axes.annotate(drawable(name), place, (3, 2), textcoords="offset points", fontsize=8, family=MONO)
+        for name, *position in zip(names, x, y, strict=True):
+            axes.annotate(drawable(name), position, (3, 2), textcoords="offset points", fontsize=8, family=MONO)
     axes.axhline(0, color="#dddddd", zorder=0)
     axes.axvline(0, color="#dddddd", zorder=0)
     axes.set(xlabel=f"first component ({share[0]:.1%} of the variance)", ylabel=f"second ({share[1]:.1%})")
@@ -72,10 +72,10 @@ def embedding(
 
 def ranked(axes: Axes, title: str, bars: Bars) -> None:
     """Horizontal bars, first on top; blue is positive, red negative."""
-    places = range(len(bars))
+    positions = range(len(bars))
     values = [value for _, value in bars]
-    axes.barh(places, values, color=[BLUE if value >= 0 else RED for value in values])
-    axes.set_yticks(places, [shortened(name, 12) for name, _ in bars], family=MONO, fontsize=9)
+    axes.barh(positions, values, color=[BLUE if value >= 0 else RED for value in values])
+    axes.set_yticks(positions, [shortened(name, 12) for name, _ in bars], family=MONO, fontsize=9)
     axes.invert_yaxis()
     axes.axvline(0, color=GREY, linewidth=0.8)
     axes.tick_params(axis="y", length=0)
@@ -167,10 +167,10 @@ def neurons(
         top = max(abs(value) for _, values, _ in snippets for value in values)
         painted = signed(left, np.zeros((1, 1)), top, extent=(0, 0.001, 0, 0.001))
         widest = 1
-        for row, (names, values, place) in enumerate(snippets):
+        for row, (names, values, position) in enumerate(snippets):
             column = 0
             for number, (name, value) in enumerate(zip(names, values, strict=True)):
-                edge = {"edgecolor": INK, "linewidth": 0.9, "zorder": 2} if number == place else {"linewidth": 0}
+                edge = {"edgecolor": INK, "linewidth": 0.9, "zorder": 2} if number == position else {"linewidth": 0}
                 left.add_patch(Rectangle((column, row), len(name), 0.94, facecolor=painted.to_rgba(value), **edge))
                 ink = "white" if abs(value) > 0.65 * top else INK
                 for offset, letter in enumerate(drawable(name)):
@@ -182,8 +182,8 @@ def neurons(
         left.set(facecolor="white", xlim=(0, max(widest, 40)), ylim=(len(snippets), 0), aspect="auto")
         left.set_title(f"neuron {neuron}: max {peak:.1f}", fontsize=10)
         bars = [*adds[:6], *takes[:6][::-1]]
-        places = range(len(bars))
-        right.bar(places, [v for _, v in bars], color=[BLUE if v >= 0 else RED for _, v in bars])
+        positions = range(len(bars))
+        right.bar(positions, [v for _, v in bars], color=[BLUE if v >= 0 else RED for _, v in bars])
         token_ticks(right, [shortened(name, 8) for name, _ in bars], "x")
         right.axhline(0, color=GREY, linewidth=0.8)
         right.tick_params(axis="x", length=0)

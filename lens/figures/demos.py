@@ -84,11 +84,11 @@ def fact(names: Sequence[str], spaces: dict[str, np.ndarray], sentence: str) -> 
     """The neuron's output for each name."""
     figure = canvas(9.5, 4.4, "A neuron that stores one fact", sentence)
     axes = figure.subplots()
-    places = np.arange(len(names))
+    positions = np.arange(len(names))
     for number, (space, values) in enumerate(spaces.items()):
-        bars = axes.bar(places + 0.27 * (number - 1), values, 0.25, color=KINDS[number], label=f"directions {space}")
+        bars = axes.bar(positions + 0.27 * (number - 1), values, 0.25, color=KINDS[number], label=f"directions {space}")
         axes.bar_label(bars, [f"{v:.2f}" for v in values], fontsize=8, padding=2)
-    axes.set_xticks(places, names)
+    axes.set_xticks(positions, names)
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set(ylabel='"basketball" component of the output')
     axes.legend()

@@ -70,9 +70,9 @@ def lit_network(axes: Axes, layers: Sequence[np.ndarray], matrices: Sequence[np.
     bare(axes)
     axes.set_facecolor(NIGHT)
     kept = [layer[:SHOWN] for layer in layers]
-    places = [[(x, (len(layer) - 1) / 2 - i) for i in range(len(layer))] for x, layer in enumerate(kept)]
+    positions = [[(x, (len(layer) - 1) / 2 - i) for i in range(len(layer))] for x, layer in enumerate(kept)]
     tallest = max(len(layer) for layer in kept)
-    spread = [[(x, y * tallest / max(len(column), tallest * 0.75)) for x, y in column] for column in places]
+    spread = [[(x, y * tallest / max(len(column), tallest * 0.75)) for x, y in column] for column in positions]
     for before, after, matrix, values in zip(spread, spread[1:], matrices, kept, strict=False):
         pushes = matrix[: len(after), : len(before)] * values
         pushes = pushes / (np.abs(pushes).max() or 1)

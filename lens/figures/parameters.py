@@ -23,17 +23,17 @@ def parameters(rows: Sequence[tuple[str, str, int]], network: str, sentence: str
         start += count
     top.set_xlim(0, total)
     bare(top)
-    places = range(len(rows))
-    bottom.barh(places, [count for *_, count in rows], color=colors)
-    bottom.set_yticks(places, [name for name, *_ in rows])
+    positions = range(len(rows))
+    bottom.barh(positions, [count for *_, count in rows], color=colors)
+    bottom.set_yticks(positions, [name for name, *_ in rows])
     bottom.invert_yaxis()
     largest = max(count for *_, count in rows)
-    for place, (_, product, count) in enumerate(rows):
+    for position, (_, product, count) in enumerate(rows):
         text = f"{product} = {count:,} ({count / total:.1%})"
         inside = count > 0.55 * largest
-        ink = "white" if inside and sum(colors[place][:3]) < 1.6 else INK
+        ink = "white" if inside and sum(colors[position][:3]) < 1.6 else INK
         at = count - 0.01 * largest if inside else count + 0.01 * largest
-        bottom.text(at, place, text, va="center", ha="right" if inside else "left", fontsize=8.5, color=ink)
+        bottom.text(at, position, text, va="center", ha="right" if inside else "left", fontsize=8.5, color=ink)
     bottom.set(xlim=(0, largest * 1.02), xticks=[])
     bottom.spines["bottom"].set_visible(False)
     bottom.tick_params(axis="y", length=0)

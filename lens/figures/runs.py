@@ -20,7 +20,7 @@ def curves(log: Series, layers: Series, run: str, sentence: str, costs: tuple[st
     trains, validates = (f" ({name.replace('_', ' ')})" if differ else "" for name in costs)
     right = cost.twinx() if differ else cost
     line(cost, log.get("loss"), GREY, f"training, one batch{trains}", linewidth=0.9)
-    line(right, log.get("val_loss"), BLUE, f"validation, whole split{validates}", marker="o", markersize=4)
+    line(right, log.get("val_loss"), BLUE, f"validation, full split{validates}", marker="o", markersize=4)
     cost.set(title="cost", ylim=(0, None))
     if differ:
         cost.set_ylabel(f"training{trains}")

@@ -112,19 +112,19 @@ LETTER = {"ha": "center", "va": "center", "fontsize": 8.5, "family": "DejaVu San
 
 def surprise(names: Sequence[str], bits: np.ndarray, network: str, sentence: str) -> Figure:
     """The text in lines, the background of each token darker the higher its surprisal."""
-    places, row, column = [], 0, 0
+    positions, row, column = [], 0, 0
     for name in names:
         if column and column + len(name) > COLUMNS:
             row, column = row + 1, 0
-        places.append((row, column))
+        positions.append((row, column))
         row, column = (row + 1, 0) if name.endswith("↵") else (row, column + len(name))
     rows = row + (column > 0)
-    shown, columns = min(rows, 60), max(column + len(name) for name, (_, column) in zip(names, places, strict=True))
+    shown, columns = min(rows, 60), max(column + len(name) for name, (_, column) in zip(names, positions, strict=True))
     figure = canvas(max(7, 0.12 * columns + 1.2), 0.24 * shown + 1.9, f"Surprise ({network})", sentence)
     axes = figure.subplots()
     top = max(8.0, float(np.nanmax(bits)))
     painted = axes.imshow([[0, top]], cmap="YlOrRd", vmin=0, vmax=top, extent=(0, 0.001, 0, 0.001))
-    for name, cost, (row, column) in zip(names, bits, places, strict=True):
+    for name, cost, (row, column) in zip(names, bits, positions, strict=True):
         if row >= shown:
             break
         color = "#eeeeee" if np.isnan(cost) else painted.to_rgba(cost)

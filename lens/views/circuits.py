@@ -210,8 +210,8 @@ def neurons_view(request: Request) -> Seen:
     chosen = [request.neuron] if request.neuron is not None else circuits.most_selective(active, 6)
     shown, text = [], f"{network.name}, layer {layer}, {tokens.numel():,} tokens of text"
     for neuron in chosen:
-        places = circuits.most_exciting(active[..., neuron], min(request.top, 5))
-        snippets = [snippet(network.tokenizer, tokens[row], active[row, :, neuron], at) for row, at in places]
+        positions = circuits.most_exciting(active[..., neuron], min(request.top, 5))
+        snippets = [snippet(network.tokenizer, tokens[row], active[row, :, neuron], at) for row, at in positions]
         added = circuits.writes(network.model, layer, neuron)
         up, down = (added.topk(min(8, len(added)), largest=largest) for largest in (True, False))
         adds = [(label(network.tokenizer, int(t)), float(v)) for t, v in zip(up.indices, up.values, strict=True)]
@@ -260,15 +260,15 @@ def windows(request: Request, network: Speaking, restored) -> Tensor:
 BEFORE, AFTER = 40, 14  # characters shown around a position
 
 
-def snippet(tokenizer: Tokenizer, tokens: Tensor, values: Tensor, place: int) -> tuple[list[str], list[float], int]:
+def snippet(tokenizer: Tokenizer, tokens: Tensor, values: Tensor, position: int) -> tuple[list[str], list[float], int]:
     """The tokens around a position, their activations, and the index of that position among them."""
     names = labels(tokenizer, tokens.tolist())
-    first, end = place, place + 1
-    while first > 0 and place - first < 24 and sum(map(len, names[first - 1 : place])) <= BEFORE:
+    first, end = position, position + 1
+    while first > 0 and position - first < 24 and sum(map(len, names[first - 1 : position])) <= BEFORE:
         first -= 1
-    while end < len(names) and end - place < 7 and sum(map(len, names[place + 1 : end + 1])) <= AFTER:
+    while end < len(names) and end - position < 7 and sum(map(len, names[position + 1 : end + 1])) <= AFTER:
         end += 1
-    return names[first:end], values[first:end].tolist(), place - first
+    return names[first:end], values[first:end].tolist(), position - first
 
 
 VIEWS: dict[str, Callable[[Request], Seen]] = {

@@ -42,12 +42,12 @@ WAYS = {  # name: (start, learning rate)
 
 def descent(request: Request) -> Seen:
     """Gradient descent from several starts and learning rates."""
-    ways = {name: demos.descend(start, rate, 40) for name, (start, rate) in WAYS.items()}
+    paths = {name: demos.descend(start, rate, 40) for name, (start, rate) in WAYS.items()}
     rows = []
-    for name, way in ways.items():
-        x, y = way[-1].tolist()
-        cost = float(demos.surface(way[-1]))
-        rows.append((name, f"{WAYS[name][1]:g}", len(way) - 1, f"({x:.2f}, {y:.2f})", f"{cost:.3f}"))
+    for name, path in paths.items():
+        x, y = path[-1].tolist()
+        cost = float(demos.surface(path[-1]))
+        rows.append((name, f"{WAYS[name][1]:g}", len(path) - 1, f"({x:.2f}, {y:.2f})", f"{cost:.3f}"))
     text = table(("path", "rate", "steps", "end", "final cost"), rows)
     sentence = (
         "Each step follows the negative gradient, the direction of steepest descent: the start decides which minimum "
@@ -57,7 +57,7 @@ def descent(request: Request) -> Seen:
     def draw():
         from lens.figures import demos as figures
 
-        return figures.descent(demos.surface, {name: way.numpy() for name, way in ways.items()}, WAYS, sentence)
+        return figures.descent(demos.surface, {name: path.numpy() for name, path in paths.items()}, WAYS, sentence)
 
     return Seen(text, sentence, draw)
 

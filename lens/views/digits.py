@@ -46,10 +46,10 @@ def weights(request: Request) -> Seen:
     network = load_digit_run(request)
     images = digits.weight_images(network.model)
     biases = network.model.layers[0].bias.detach()
-    numbers = range(len(images)) if request.neuron is None else [request.neuron]
+    neurons = range(len(images)) if request.neuron is None else [request.neuron]
     rows = [
         (n, f"{biases[n]:+.2f}", f"{images[n].min():+.2f}", f"{images[n].max():+.2f}", f"{images[n].norm():.2f}")
-        for n in numbers
+        for n in neurons
     ]
     text = f"{network.name}\n\n" + table(("neuron", "bias", "min weight", "max weight", "norm"), rows, left=0)
     if request.neuron is not None:
@@ -62,7 +62,7 @@ def weights(request: Request) -> Seen:
     def draw():
         from lens.figures import digits as figures
 
-        shown = {n: (images[n].numpy(), float(biases[n])) for n in numbers}
+        shown = {n: (images[n].numpy(), float(biases[n])) for n in neurons}
         return figures.weights(shown, network.name, sentence)
 
     return Seen(text, sentence, draw)
@@ -84,7 +84,7 @@ def activations(request: Request) -> Seen:
     image = read_image(request.image) if request.image else network.images[0]
     shown = digits.specimens(image, request.seed)
     layers = {name: digits.activations(network.model, x.unsqueeze(0), network.read) for name, x in shown.items()}
-    sure = {
+    confidence = {
         "test images": digits.top_scores(network.model, network.images, network.read),
         "noise": digits.top_scores(network.model, digits.noise(1_000, request.seed), network.read),
     }
@@ -99,7 +99,7 @@ def activations(request: Request) -> Seen:
     )
     text += f"\n\nhighest {network.scores}\n" + table(
         ("images", "mean", "above 0.9"),
-        [(n, f"{s.mean():.2f}", f"{(s > 0.9).float().mean():.1%}") for n, s in sure.items()],
+        [(n, f"{s.mean():.2f}", f"{(s > 0.9).float().mean():.1%}") for n, s in confidence.items()],
     )
     sentence = (
         "Each layer's activations determine the next layer's: bright neurons are active, blue edges excite, red edges "
@@ -112,7 +112,7 @@ def activations(request: Request) -> Seen:
 
         arrays = {name: [layer[0].numpy() for layer in values] for name, values in layers.items()}
         matrices = [layer.weight.detach().numpy() for layer in network.model.layers]
-        scores = {name: values.numpy() for name, values in sure.items()}
+        scores = {name: values.numpy() for name, values in confidence.items()}
         return figures.activations(arrays, matrices, scores, network.scores, network.name, sentence)
 
     return Seen(text, sentence, draw)
