@@ -1,6 +1,6 @@
-"""Look inside a network: one view of it as text, and as a picture where --out says."""
+"""Inspect a network: print one view as text, save it as a picture with --out, or open the live page."""
 
-if __name__ == "__main__":  # understood before torch is loaded, so that a mistake costs no time
+if __name__ == "__main__":  # parse the arguments before importing torch, so that mistakes are reported at once
     import sys
 
     from configs.errors import end_quietly_at_interrupt, result_or_exit
@@ -20,19 +20,19 @@ from lens.views import look
 
 
 def main(request: Request) -> None:
-    """Show what was asked for."""
+    """Print the view, and save its picture if --out is given; or open the page."""
     if request.view == "page":
         from lens.views.page import show
 
         return show(request)
     seen = look(request)
-    sys.stdout.reconfigure(errors="replace")  # what its encoding lacks is no reason to stop
+    sys.stdout.reconfigure(errors="replace")  # print ? for characters the terminal cannot encode
     print(f"{seen.text}\n\n{seen.sentence}")
     if request.out:
         from lens.paint import save
 
         save(seen.draw, request.out)
-        print(one_line(f"the picture is in {request.out}"), file=sys.stderr)
+        print(one_line(f"picture saved to {request.out}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""What a GPT computes on its way from tokens to logits, written down from outside: the model itself keeps nothing.
+"""Record the activations of a GPT in one forward pass: residual stream, attention, MLP, logits.
 
-Forward hooks, taken off again at once, note what goes into each part and what comes out, so adapters, int8 weights and
-both orders of the layer norm are seen as they are. Attention patterns, which the fused kernel never stores, are
-computed again by the formula from what went in.
+Temporary forward hooks record the input and output of each module, so adapters, int8 weights and both norm orders need
+no special case. The fused kernel never stores attention patterns: they are recomputed from the attention's input.
 """
 
 from collections.abc import Iterator
@@ -20,23 +19,23 @@ from model.quantize import QuantizedEmbedding, QuantizedLinear
 
 
 class Layer(NamedTuple):
-    """What one block did, each (B, T, C) but the neurons."""
+    """The activations of one block, (B, T, C) each except `neurons`."""
 
     attention_in: Tensor
-    """what queries, keys and values are made of: after the layer norm in a pre-norm block"""
+    """input of the queries, keys and values: after the layer norm in a pre-norm block"""
     attention_out: Tensor
-    """what the heads together add"""
+    """the sum over heads, added to the residual stream"""
     mlp_in: Tensor
     neurons: Tensor
     """(B, T, 4C): the MLP's hidden activations"""
     mlp_out: Tensor
-    """what the MLP adds"""
+    """added to the residual stream"""
     after: Tensor
-    """the vectors as the block hands them on"""
+    """output of the block"""
 
 
 class Captured(NamedTuple):
-    """Everything on the way from tokens to logits."""
+    """All activations from tokens to logits."""
 
     tokens: Tensor
     embedded: Tensor
@@ -47,13 +46,13 @@ class Captured(NamedTuple):
 
     @property
     def stream(self) -> list[Tensor]:
-        """The vectors before the first block and after each, n_layer + 1 of (B, T, C)."""
+        """The residual stream before the first block and after each: n_layer + 1 tensors (B, T, C)."""
         return [self.embedded, *(layer.after for layer in self.layers)]
 
 
 @torch.no_grad()
 def capture(model: GPT, tokens: Int[Tensor, "B T"]) -> Captured:
-    """Run the model in eval mode and note all of it. Raises ValueError beyond its context."""
+    """Run the model in eval mode and record its activations. Raises ValueError if T exceeds the context."""
     parts: dict = {}
     for number, block in enumerate(model.blocks):
         parts |= {(number, "attention"): block.attention, (number, "mlp"): block.mlp, (number, "block"): block}
@@ -72,7 +71,7 @@ def capture(model: GPT, tokens: Int[Tensor, "B T"]) -> Captured:
 
 @contextmanager
 def at_rest(model: nn.Module) -> Iterator[None]:
-    """In eval mode, so that dropout is off, while it is open."""
+    """Eval mode (no dropout) inside the with block; the previous mode is restored after it."""
     training = model.training
     model.eval()
     try:
@@ -83,7 +82,7 @@ def at_rest(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def noted(parts: dict) -> Iterator[dict]:
-    """While it is open, (input, output) of each of these modules is kept under its name."""
+    """Inside the with block, record the latest (input, output) of each module under its key."""
     seen: dict = {}
 
     def note(name: object):
@@ -98,7 +97,7 @@ def noted(parts: dict) -> Iterator[dict]:
 
 
 class Attention(NamedTuple):
-    """One layer's heads at the four stages in which the lesson draws them: each (B, H, T, T), a row per query."""
+    """One layer's heads at the lesson's four stages: (B, H, T, T) each, one row per query."""
 
     scores: Tensor
     """QKᵀ / √D"""
@@ -107,7 +106,7 @@ class Attention(NamedTuple):
     pattern: Tensor
     """softmax: rows sum to 1"""
     weighted: Tensor
-    """the pattern times the length of what each key's word would add, W_O v (Kobayashi et al. 2020)"""
+    """the pattern times |W_O v|, the norm of each key's value vector (Kobayashi et al. 2020)"""
 
 
 STAGES = Attention._fields
@@ -115,7 +114,7 @@ STAGES = Attention._fields
 
 @torch.no_grad()
 def attention(module: CausalSelfAttention, x: Float[Tensor, "B T C"]) -> Attention:
-    """What every head does with these vectors, by the formula."""
+    """All four stages, computed by the formula from the attention's input."""
     scores = attention_scores(*module.queries_and_keys(x))
     masked = hide_future(scores)
     pattern = masked.softmax(dim=-1)
@@ -124,27 +123,27 @@ def attention(module: CausalSelfAttention, x: Float[Tensor, "B T C"]) -> Attenti
 
 @torch.no_grad()
 def values_up(module: CausalSelfAttention, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B H T C"]:
-    """What each position has to say in each head, back at full width: W_O W_V x, the lesson's Value-up of Value-down.
+    """The value vector of each position and head at full width, W_O W_V x: the lesson's Value-up Value-down.
 
-    A head adds the sum of these over the positions, weighted by its pattern.
+    A head's output is the sum of these over the positions, weighted by its pattern.
     """
     return torch.einsum("bhtd,chd->bhtc", module.split(module.value(x)), heads_of(matrix(module.out), module.n_head))
 
 
 @torch.no_grad()
 def head_outputs(module: CausalSelfAttention, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B H T C"]:
-    """What each head adds to each vector; over all heads, and with `out`'s bias, the module's output."""
+    """The output of each head; their sum plus the bias of `out` is the module's output."""
     return attention(module, x).pattern @ values_up(module, x)
 
 
 def heads_of(out: Float[Tensor, "N C"], n_head: int) -> Float[Tensor, "N H D"]:
-    """The columns of a matrix that reads what the heads found, head by head."""
+    """The columns of the output matrix W_O, split by head."""
     return out.unflatten(1, (n_head, -1))
 
 
 @torch.no_grad()
 def matrix(layer: nn.Module) -> Float[Tensor, "N K"]:
-    """The weights of a layer or an embedding as one matrix of floats: plain, with an adapter, or in int8."""
+    """The weights of a layer or embedding as one float matrix, with its adapter merged or int8 dequantized."""
     match layer:
         case QuantizedLinear() | QuantizedEmbedding():
             return layer.weight * layer.scale.unsqueeze(-1)

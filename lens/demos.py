@@ -1,4 +1,4 @@
-"""The lessons' own examples, small enough to need no run: each returns the numbers that its picture shows."""
+"""The lessons' small examples, which need no run: the computations behind the demo views."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from model import MLP
 from model.gpt import Unembedding
 from model.initialise import initialise_mlp
 
-SCORES = (-0.8, -5.0, 0.5, 1.5, 3.4, -2.3, 2.5)  # the lesson's
+SCORES = (-0.8, -5.0, 0.5, 1.5, 3.4, -2.3, 2.5)  # from the lesson
 TEMPERATURES = (0.0, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -23,47 +23,47 @@ def softmax_at(temperatures: Sequence[float], scores: Sequence[float] = SCORES) 
 
 
 def surface(points: Float[Tensor, "... 2"]) -> Float[Tensor, "..."]:
-    """A cost of two weights with two valleys, the left one deeper: (x² - 1)² + x / 4 + y²."""
+    """A cost with two minima, the left one lower: (x² - 1)² + x / 4 + y²."""
     x, y = points.unbind(-1)
     return (x.square() - 1).square() + x / 4 + y.square()
 
 
 def descend(start: tuple[float, float], rate: float, steps: int) -> Float[Tensor, "steps_and_1 2"]:
-    """The way down the surface: w - rate * gradient, again and again. It stops where a step would leave [-3, 3]."""
-    way = [torch.tensor(start)]
+    """The path of gradient descent, w - rate * gradient; it stops before a step that would leave [-3, 3]."""
+    path = [torch.tensor(start)]
     for _ in range(steps):
-        w = way[-1].clone().requires_grad_()
+        w = path[-1].clone().requires_grad_()
         (gradient,) = torch.autograd.grad(surface(w), w)
         w = (w - rate * gradient).detach()
         if w.abs().max() > 3:
             break
-        way.append(w)
-    return torch.stack(way)
+        path.append(w)
+    return torch.stack(path)
 
 
 def angles(vectors: Float[Tensor, "N d"]) -> Float[Tensor, "pairs"]:
-    """Degrees between every two of them, from 0 to 180."""
+    """The angle of each pair of vectors, in degrees from 0 to 180."""
     unit = F.normalize(vectors, dim=-1)
     above = torch.triu_indices(len(unit), len(unit), 1)
     return torch.rad2deg((unit @ unit.mT)[above[0], above[1]].clamp(-1, 1).arccos())
 
 
 def random_angles(dimensions: int, vectors: int = 200, seed: int = 0) -> Float[Tensor, "pairs"]:
-    """Degrees between random directions; their deviation from 90 is nearly 1 / √d radians."""
+    """Angles between random directions, in degrees; their standard deviation is about 1 / √d radians."""
     return angles(torch.randn(vectors, dimensions, generator=torch.Generator().manual_seed(seed)))
 
 
 def welch_degrees(vectors: int, dimensions: int) -> float:
-    """How far from 90 degrees the worst pair of so many unit vectors is at the very least (Welch 1974)."""
+    """Welch bound (1974): in any set of this many unit vectors, some pair is at least this far from 90 degrees."""
     if vectors <= dimensions:
         return 0.0
     return math.degrees(math.asin(math.sqrt((vectors - dimensions) / (dimensions * (vectors - 1)))))
 
 
 def most_vectors(dimensions: int, degrees: float) -> int:
-    """How many vectors the Welch bound allows with all pairs within so many degrees of perpendicular.
+    """The Welch bound on the number of vectors with all pairs within `degrees` of perpendicular.
 
-    0 if it sets no limit, as it does from cos² = 1 / d on.
+    0 if there is none: it sets no limit once sin²(degrees) reaches 1 / d.
     """
     square = math.sin(math.radians(degrees)) ** 2
     if square * dimensions >= 1:
@@ -72,42 +72,42 @@ def most_vectors(dimensions: int, degrees: float) -> int:
 
 
 def hinge(cosine: Tensor) -> Tensor:
-    """The first version of the lesson's experiment: everything beyond 0.01 costs, in proportion."""
+    """Cost in the lesson's first experiment: the excess of each |cosine| over 0.01."""
     return (cosine.abs() - 0.01).relu().sum()
 
 
 def high_power(cosine: Tensor) -> Tensor:
-    """Nearly the worst pair alone: the 16th power."""
+    """16-norm of the cosines, dominated by the worst pair."""
     return cosine.pow(16).sum().pow(1 / 16)
 
 
 def pack(vectors: int, dimensions: int, cost=high_power, steps: int = 200, seed: int = 0) -> Float[Tensor, "N d"]:
-    """Random unit vectors pushed apart by gradient descent on a cost of their cosines."""
+    """Random unit vectors, spread out by gradient descent on a cost of their cosines."""
     x = torch.randn(vectors, dimensions, generator=torch.Generator().manual_seed(seed)).requires_grad_()
     optimizer = torch.optim.Adam([x], lr=0.05)
-    itself = torch.eye(vectors, dtype=torch.bool)
+    diagonal = torch.eye(vectors, dtype=torch.bool)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / steps)
         unit = F.normalize(x, dim=-1)
         optimizer.zero_grad()
-        cost((unit @ unit.mT).masked_fill(itself, 0)).backward()
+        cost((unit @ unit.mT).masked_fill(diagonal, 0)).backward()
         optimizer.step()
     return F.normalize(x.detach(), dim=-1)
 
 
 class Fact(NamedTuple):
-    """A hand-set neuron: does it find Michael Jordan, and what does it add?"""
+    """A hand-set neuron's activation and output for four names."""
 
     names: tuple[str, ...]
     activations: Float[Tensor, "4"]
     basketball: Float[Tensor, "4"]
-    """how far each output points along "basketball" """
+    """component of each output along "basketball" """
 
 
 def fact_neuron(dimensions: int, perpendicular: bool, seed: int = 0) -> Fact:
     """Row M + J, bias -1, ReLU, column B (lesson: "How LLMs store facts"): an MLP of one neuron.
 
-    With perpendicular directions it says 1 for Michael Jordan and 0 for all others, with random ones nearly.
+    With perpendicular directions it outputs 1 for Michael Jordan and 0 for the others; with random ones, nearly so.
     """
     directions = torch.randn(dimensions, 5, generator=torch.Generator().manual_seed(seed))
     michael, jordan, phelps, basketball, _ = (
@@ -126,15 +126,15 @@ def fact_neuron(dimensions: int, perpendicular: bool, seed: int = 0) -> Fact:
 
 
 class Learned(NamedTuple):
-    """A small network after some steps."""
+    """A small network after a few training steps."""
 
     model: MLP
     accuracy: list[float]
-    """on what it learns from, after each step"""
+    """training accuracy before each step"""
 
 
 def learn(init: str, images: Float[Tensor, "N 784"], labels: Tensor, steps: int = 150, seed: int = 0) -> Learned:
-    """784-16-16-10 with sigmoids, its first weights zero, uniform or N(0, 1), taught these images by full batches."""
+    """Train a 784-16-16-10 sigmoid network on full batches, with initial weights zero, uniform or N(0, 1)."""
     torch.manual_seed(seed)
     model = MLP([784, 16, 16, 10], "sigmoid")
     initialise_mlp(model, init)
@@ -151,7 +151,7 @@ def learn(init: str, images: Float[Tensor, "N 784"], labels: Tensor, steps: int 
 
 @torch.no_grad()
 def first_activations(init: str, images: Float[Tensor, "N 784"], seed: int = 0) -> Float[Tensor, "N 16"]:
-    """What sigmoids say to real digits before anything has been learned."""
+    """First-layer sigmoid activations on real digits before training."""
     torch.manual_seed(seed)
     model = MLP([784, 16, 16, 10], "sigmoid")
     initialise_mlp(model, init)
@@ -159,12 +159,12 @@ def first_activations(init: str, images: Float[Tensor, "N 784"], seed: int = 0) 
 
 
 def saturated(activations: Tensor) -> float:
-    """Share of sigmoids that are nearly off or on, below 0.05 or above 0.95, where they hardly learn."""
+    """Fraction of activations below 0.05 or above 0.95, where a sigmoid's gradient is small."""
     return float(((activations < 0.05) | (activations > 0.95)).float().mean())
 
 
 class Deep(nn.Module):
-    """Many equal MLPs in a row; with residuals each adds to what was there."""
+    """A stack of equal MLPs, with or without residual connections."""
 
     def __init__(self, depth: int, width: int, activation: str, residual: bool) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class Deep(nn.Module):
 
 
 def layer_lengths(activation: str, residual: bool, depth: int = 20, width: int = 64, seed: int = 0) -> list[float]:
-    """The length of the gradient in each layer, the first first, of a network that has not learned yet."""
+    """The gradient norm of each layer, from the input up, of an untrained network."""
     torch.manual_seed(seed)
     model = Deep(depth, width, activation, residual)
     F.mse_loss(model(torch.randn(32, width)), torch.randn(32, width)).backward()

@@ -1,4 +1,4 @@
-"""What a digit network sees: its first weights as images, its activations, and how sure it is of what is no digit."""
+"""Digit networks: first-layer weights as images, activations, confidence on noise, mistakes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,17 +11,17 @@ from data.digits import PIXELS, SIDE
 from model import MLP
 
 Reading = Callable[[Tensor], Tensor]
-"""how outputs are read: softmax, or ten sigmoids, as the network's cost does"""
+"""output activation: softmax or ten sigmoids, depending on the loss"""
 
 
 def weight_images(model: MLP) -> Float[Tensor, "N 28 28"]:
-    """What each neuron of the first hidden layer looks for: its row of W, pixel by pixel."""
+    """The weights of each first-layer neuron, its row of W, as an image."""
     return model.layers[0].weight.detach().unflatten(1, (SIDE, SIDE))
 
 
 @torch.no_grad()
 def activations(model: MLP, images: Float[Tensor, "B 784"], read: Reading) -> list[Tensor]:
-    """Every layer's activations, each (B, neurons): pixels first, the read outputs last."""
+    """The activations of every layer, (B, neurons) each, from the pixels to the outputs after `read`."""
     layers, (*hidden, last) = [images], model.layers
     for layer in hidden:
         layers.append(model.activation(layer(layers[-1])))
@@ -29,7 +29,7 @@ def activations(model: MLP, images: Float[Tensor, "B 784"], read: Reading) -> li
 
 
 def shifted(image: Float[Tensor, "784"], right: int, down: int) -> Float[Tensor, "784"]:
-    """The same picture somewhere else; what leaves the frame is lost, what comes in is black."""
+    """The image shifted by whole pixels, cropped at the frame and filled with black."""
     moved = torch.zeros(SIDE, SIDE)
     moved[max(0, down) : SIDE + min(0, down), max(0, right) : SIDE + min(0, right)] = image.view(SIDE, SIDE)[
         max(0, -down) : SIDE - max(0, down), max(0, -right) : SIDE - max(0, right)
@@ -38,12 +38,12 @@ def shifted(image: Float[Tensor, "784"], right: int, down: int) -> Float[Tensor,
 
 
 def noise(count: int, seed: int = 0) -> Float[Tensor, "count 784"]:
-    """Images whose pixels are drawn evenly from black to white."""
+    """Images of uniform random pixels."""
     return torch.rand(count, PIXELS, generator=torch.Generator().manual_seed(seed))
 
 
 def specimens(image: Float[Tensor, "784"], seed: int = 0) -> dict[str, Float[Tensor, "784"]]:
-    """A digit, and three things that it is not."""
+    """The digit, a shifted copy, noise and a blank image."""
     return {
         "the digit": image,
         "shifted by 6 pixels": shifted(image, 6, 0),
@@ -54,25 +54,24 @@ def specimens(image: Float[Tensor, "784"], seed: int = 0) -> dict[str, Float[Ten
 
 @torch.no_grad()
 def top_scores(model: MLP, images: Float[Tensor, "B 784"], read: Reading) -> Float[Tensor, "B"]:
-    """How sure the network is of what it takes each image for."""
+    """The score of the predicted digit for each image."""
     return read(model(images)).amax(dim=-1)
 
 
 class Mistakes(NamedTuple):
-    """What a network gets wrong, the surest mistakes first."""
+    """Misclassified images, most confident first."""
 
     which: Int[Tensor, "M"]
-    """places in the split"""
+    """indices in the split"""
     read_as: Int[Tensor, "M"]
     scores: Float[Tensor, "M"]
-    """of what it was read as"""
+    """of the predicted digits"""
     confusion: Int[Tensor, "10 10"]
-    """images of each digit (row) read as each digit (column), right ones too"""
+    """number of images by label (row) and prediction (column)"""
 
 
 @torch.no_grad()
 def mistakes(model: MLP, images: Float[Tensor, "B 784"], labels: Int[Tensor, "B"], read: Reading) -> Mistakes:
-    """Every image that is read wrongly."""
     outputs = read(model(images))
     scores, answers = outputs.max(dim=-1)
     classes = outputs.size(-1)

@@ -1,6 +1,6 @@
-"""The embedding as a space: which tokens lie near each other, and whether directions in it mean something.
+"""Geometry of an embedding: nearest tokens, analogies, directions, PCA.
 
-Every function takes the matrix with a row per token, (V, C): a network's own, or any other table of vectors.
+Each function takes a matrix (V, C) with one row per token.
 """
 
 from typing import NamedTuple
@@ -12,23 +12,23 @@ from torch.nn import functional as F
 
 
 def dot_products(table: Float[Tensor, "V C"], vector: Float[Tensor, "C"]) -> Float[Tensor, "V"]:
-    """Alignment as attention and the unembedding measure it: long vectors count for more."""
+    """Dot product with each row, as in attention and the unembedding: long vectors score higher."""
     return table @ vector
 
 
 def cosines(table: Float[Tensor, "V C"], vector: Float[Tensor, "C"]) -> Float[Tensor, "V"]:
-    """Alignment of the directions alone, from -1 to 1; 0 with a vector of zeros."""
+    """Cosine similarity with each row, from -1 to 1; 0 for a zero vector."""
     return F.normalize(table, dim=-1) @ F.normalize(vector, dim=-1)
 
 
 def nearest(scores: Float[Tensor, "V"], count: int, without: tuple[int, ...] = ()) -> list[tuple[int, float]]:
-    """The highest scores and whose they are, some left out."""
+    """The `count` highest scores as (token, score), excluding the tokens in `without`."""
     order = [token for token in scores.argsort(descending=True, stable=True).tolist() if token not in without]
     return [(token, float(scores[token])) for token in order[:count]]
 
 
 class Analogy(NamedTuple):
-    """What lies near a - b + c."""
+    """How close each token is to a - b + c."""
 
     scores: Float[Tensor, "V"]
     """cosine with every token"""
@@ -36,11 +36,11 @@ class Analogy(NamedTuple):
     """a, b, c"""
 
     def nearest(self, count: int, with_inputs: bool) -> list[tuple[int, float]]:
-        """The best answers. Those with the inputs are the honest ones: the nearest is usually a or c itself."""
+        """The nearest tokens to a - b + c. With the inputs included, a or c itself usually comes first."""
         return nearest(self.scores, count, () if with_inputs else self.inputs)
 
     def rank(self, token: int, with_inputs: bool) -> int:
-        """1 for the nearest, among all tokens or among all but the inputs."""
+        """The rank of a token (1 is nearest) among all tokens, or all except the inputs."""
         better = (self.scores > self.scores[token]).nonzero().flatten().tolist()
         return 1 + sum(with_inputs or other not in self.inputs for other in better)
 
@@ -51,28 +51,28 @@ def analogy(table: Float[Tensor, "V C"], a: int, b: int, c: int) -> Analogy:
 
 
 def projections(table: Float[Tensor, "V C"], start: int, end: int) -> Float[Tensor, "V"]:
-    """How far along the way from one token to another each token lies: 0 at the start, 1 at the end.
+    """Position of each token along the line from one token to another: 0 at the start, 1 at the end.
 
     Raises ValueError if the two have the same vector.
     """
-    way = table[end] - table[start]
-    if not way.any():
-        raise ValueError("the two tokens have the same vector, which gives no direction")
-    return (table - table[start]) @ way / (way @ way)
+    direction = table[end] - table[start]
+    if not direction.any():
+        raise ValueError("both tokens have the same vector, so the direction is undefined")
+    return (table - table[start]) @ direction / (direction @ direction)
 
 
 class Components(NamedTuple):
-    """Points in the plane of their greatest spread."""
+    """Points projected onto their first principal components."""
 
     points: Float[Tensor, "N K"]
     explained: Float[Tensor, "K"]
-    """share of the variance along each axis"""
+    """fraction of the variance along each axis"""
 
 
 def principal_components(rows: Float[Tensor, "N C"], count: int = 2) -> Components:
-    """PCA: the centred rows along the directions of greatest variance.
+    """Project the centred rows onto the directions of greatest variance (PCA).
 
-    A direction's sign is free; here the entry of largest magnitude in each is positive.
+    The sign of a direction is arbitrary: its entry of largest magnitude is made positive.
     """
     centred = rows - rows.mean(dim=0)
     _, S, directions = torch.linalg.svd(centred, full_matrices=False)

@@ -1,4 +1,4 @@
-"""How loudly each layer is taught: the length of its part of the gradient."""
+"""Gradient norm of each layer."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from lens.capture import at_rest
 
 
 def layer_names(model: nn.Module) -> dict[str, list[str]]:
-    """The parameters of each layer, by the layer's name: layers.0, or embedding, blocks.0, ..."""
+    """Parameter names grouped by layer: layers.0, or embedding, blocks.0, ..."""
     groups: dict[str, list[str]] = {}
     for name, _ in model.named_parameters():
         parts = name.split(".")
@@ -20,9 +20,9 @@ def layer_names(model: nn.Module) -> dict[str, list[str]]:
 def layer_gradients(
     model: nn.Module, x: Tensor, y: Tensor, loss: Callable[[Tensor, Tensor], Tensor]
 ) -> dict[str, float]:
-    """The gradient's length in each layer on one batch, whose squares add up to the whole gradient's square.
+    """The gradient norm of each layer on one batch; their squares sum to the square of the global norm.
 
-    A layer whose parameters don't learn is left out. The model is left as it was.
+    Frozen layers are omitted. The model is unchanged.
     """
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with at_rest(model), torch.enable_grad():

@@ -1,7 +1,7 @@
-"""How all pictures are painted: one palette, zero always white in the middle, text that says what it is.
+"""Shared drawing helpers: the matplotlib style, colour maps with white at zero, labels, saving.
 
-Colours are told apart by colour-blind people: red and blue of ColorBrewer for signed numbers, one blue for shares,
-the eight of Okabe and Ito for kinds.
+The colours suit colour-blind readers: ColorBrewer's red and blue for signed values, blues for fractions, the eight
+colours of Okabe and Ito for categories.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ STYLE = {
     "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
     "text.color": INK,
-    "text.parse_math": False,  # a prompt may hold dollar signs
+    "text.parse_math": False,  # a prompt may contain dollar signs
     "legend.frameon": False,
     "figure.dpi": 110,
     "savefig.dpi": 110,
@@ -43,7 +43,7 @@ STYLE = {
 
 
 def save(draw: Callable[[], Figure], file: Path) -> None:
-    """Draw a picture into a file, whose ending says how."""
+    """Draw a picture and write it to a file, in the format of its extension."""
     with matplotlib.rc_context(STYLE):
         figure = draw()
         with whole_file(file) as beside:
@@ -51,7 +51,7 @@ def save(draw: Callable[[], Figure], file: Path) -> None:
 
 
 def canvas(width: float, height: float, title: str, sentence: str = "") -> Figure:
-    """An empty picture of so many inches, its title above and a sentence below."""
+    """An empty figure (size in inches) with a title above and a sentence below."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.suptitle(title, fontsize=14, fontweight="bold", x=0.01, ha="left")
     if sentence:
@@ -60,7 +60,7 @@ def canvas(width: float, height: float, title: str, sentence: str = "") -> Figur
 
 
 def signed(axes: Axes, grid: np.ndarray, limit: float | None = None, **more) -> ScalarMappable:
-    """A grid of numbers in blue (positive) and red (negative), white at zero; infinities are grey."""
+    """Draw a grid of values in blue (positive) and red (negative), white at zero; infinities are grey."""
     grid = np.asarray(grid, dtype=float)
     finite = np.abs(grid[np.isfinite(grid)])
     limit = limit or (float(finite.max()) if finite.size else 0) or 1.0
@@ -70,7 +70,7 @@ def signed(axes: Axes, grid: np.ndarray, limit: float | None = None, **more) -> 
 
 
 def shares(axes: Axes, grid: np.ndarray, top: float = 1.0, **more) -> ScalarMappable:
-    """A grid of numbers from 0 (white) up to `top` (dark blue)."""
+    """Draw a grid of values from 0 (white) to `top` (dark blue)."""
     return axes.imshow(np.asarray(grid, dtype=float), cmap=SHARE, norm=Normalize(0, top or 1.0), **more)
 
 
@@ -81,26 +81,26 @@ def powers(axes: Axes, which: str = "y") -> None:
     """Make an axis logarithmic, with ticks at powers of ten."""
     axes.set(**{f"{which}scale": "log"})
     axis = getattr(axes, f"{which}axis")
-    axis.set_major_formatter(lambda value, place: "10" + f"{np.log10(value):.0f}".translate(SUPERSCRIPT))
+    axis.set_major_formatter(lambda value, position: "10" + f"{np.log10(value):.0f}".translate(SUPERSCRIPT))
     axis.set_minor_formatter(NullFormatter())
 
 
 def bare(axes: Axes) -> None:
-    """No ticks and no frame."""
+    """Remove ticks and frame."""
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
 
 
 def written(axes: Axes, grid: np.ndarray, form: str, dark: Callable[[float], bool], size: float = 8) -> None:
-    """Each number of a grid in its cell, white where the cell is dark."""
+    """Write each value of a grid into its cell, in white where the cell is dark."""
     for (row, column), value in np.ndenumerate(grid):
         color = "white" if dark(value) else INK
         axes.text(column, row, form.format(value), ha="center", va="center", fontsize=size, color=color)
 
 
 def token_ticks(axes: Axes, labels: Sequence[str], along: str, size: float = 8, upright: bool = False) -> None:
-    """A token at each tick of the x or the y axis; along x long ones lean, unless they are to stay upright."""
+    """Label the ticks of one axis with tokens; long ones along x are slanted unless `upright`."""
     labels = [drawable(label) for label in labels]
     if along == "x":
         upright = upright or all(len(label) <= 2 for label in labels)
@@ -116,16 +116,16 @@ def token_ticks(axes: Axes, labels: Sequence[str], along: str, size: float = 8, 
 
 @cache
 def known_characters() -> frozenset[int]:
-    """The code points that the font has."""
+    """The code points in the monospace font."""
     return frozenset(get_font(findfont("DejaVu Sans Mono")).get_charmap())
 
 
 def drawable(text: str) -> str:
-    """The text with a box in place of every character that the font lacks."""
+    """Replace each character missing from the font by a box."""
     return "".join(c if ord(c) in known_characters() else "□" for c in text)
 
 
 def shortened(text: str, most: int = 10) -> str:
-    """The text as it can be drawn, cut off where there is no more room."""
+    """The drawable text, cut to `most` characters with an ellipsis."""
     text = drawable(text)
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,4 +1,4 @@
-"""What every view gives back: text, one sentence that says what is seen, and a picture that is drawn if asked for."""
+"""The result of a view (text, explanation, picture), and helpers that format tables and tokens."""
 
 import textwrap
 from collections.abc import Callable, Iterable
@@ -14,16 +14,16 @@ SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
 class Seen(NamedTuple):
-    """One view of one network."""
+    """A view's output: text to print, one sentence that explains it, and a function that draws the picture."""
 
     text: str
     sentence: str
-    """what is seen, and the lesson by name"""
+    """what the view shows, and which lesson explains it"""
     draw: Callable[[], "Figure"]
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]], left: int = 1) -> str:
-    """Columns under their heads: the first `left` to the left, numbers to the right."""
+    """A text table with a header: the first `left` columns left-aligned, the others right-aligned."""
     cells = [[*map(str, head)], *([str(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
@@ -34,12 +34,11 @@ def table(head: Iterable[str], rows: Iterable[Iterable[Any]], left: int = 1) -> 
 
 
 def wrapped(text: str, columns: int = WIDTH) -> str:
-    """The text in lines of at most so many characters."""
     return "\n".join(textwrap.wrap(text, columns))
 
 
 def label(tokenizer: Tokenizer, token: int) -> str:
-    """A token as it can be shown: spaces and line breaks as signs, bytes that are no text as \\xNN."""
+    """A token as printable text: " the" -> "␣the", a newline -> "↵", bytes that are not UTF-8 -> \\xNN."""
     if token == tokenizer.end_of_text:
         return "<end>"
     content = tokenizer.token_bytes(token)
@@ -50,5 +49,4 @@ def label(tokenizer: Tokenizer, token: int) -> str:
 
 
 def labels(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[str]:
-    """Each token as it can be shown."""
     return [label(tokenizer, int(token)) for token in tokens]

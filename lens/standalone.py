@@ -1,4 +1,4 @@
-"""The page as one file: no server, no network, opened from disk; it shows what the network said about one prompt."""
+"""Export the page as one HTML file that works offline, with the network's answers for one prompt."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ EXPORT = re.compile(r"^export (?=const|function|async|class|let)", re.MULTILINE)
 
 
 def standalone(answers: Answers) -> str:
-    """The page's HTML with its style, its modules and all that they would ask."""
+    """The page's HTML with style sheet, scripts and data inlined."""
     html = (PAGE / "index.html").read_text(encoding="utf-8")
     style, script = (PAGE / "style.css").read_text(encoding="utf-8"), bundle("main.js")
     policy = (
@@ -35,23 +35,23 @@ def standalone(answers: Answers) -> str:
 
 
 def harmless(answer: Answer) -> str:
-    """JSON that no HTML parser takes for anything else: whatever a token is, no tag can begin in it."""
+    """JSON that is safe inside HTML: every < is escaped, so a token cannot open or close a tag."""
     return json.dumps(answer, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def digest(text: str) -> str:
-    """SHA-256 as a Content-Security-Policy has it."""
+    """SHA-256 in base64, as Content-Security-Policy expects it."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def bundle(name: str) -> str:
-    """A module of the page and all that it imports, as one: what is imported comes first, each once."""
+    """A module of the page and its imports in one script: each module once, after those that it imports."""
     order: dict[str, str] = {}
 
     def add(name: str) -> None:
         if name not in order:
             text = (PAGE / name).read_text(encoding="utf-8")
-            order[name] = ""  # it is on its way
+            order[name] = ""  # marks it as visited, in case of an import cycle
             for other in IMPORT.findall(text):
                 add(other)
             del order[name]

@@ -1,4 +1,4 @@
-"""What a digit network tells the page: its weights at every checkpoint; with them the page itself computes."""
+"""Page API of a digit network: its weights at each checkpoint, from which the page computes activations."""
 
 import base64
 from collections.abc import Callable
@@ -13,17 +13,15 @@ from configs.schema import MLPConfig, Settings
 from lens.answers.pack import Answer, Answers, Question, Tallies, packed
 from model import MLP
 
-EXPORTED = 3_500_000  # bytes of weights that a page without a server holds at most, or one checkpoint
+EXPORTED = 3_500_000  # bytes of weights in an exported page, at most; one checkpoint is always included
 
 
 class AtStep(Settings):
-    """A checkpoint."""
-
     step: Annotated[int, Field(ge=0)]
 
 
 class DigitAnswers(Answers):
-    """A digit network as it was at each checkpoint."""
+    """A digit network at each of its checkpoints."""
 
     def __init__(
         self,
@@ -37,8 +35,8 @@ class DigitAnswers(Answers):
         name: str,
         tallies: Tallies,
     ) -> None:
-        """`at` brings a checkpoint to life; `best` is the one to begin with; `reading` is how outputs are read, softmax
-        or sigmoid; `specimens` are images to try, `answers` the digits they show."""
+        """`at` loads the network of a step; `best` is the step shown first; `reading` is the output activation, softmax
+        or sigmoid; `specimens` are test images and `answers` their labels."""
         self.config, self.at, self.steps, self.best = config, at, steps, best
         self.reading, self.specimens, self.answers = reading, specimens, answers
         self.name, self.tallies = name, tallies
@@ -63,9 +61,9 @@ class DigitAnswers(Answers):
         }
 
     def network(self, asked: AtStep) -> Answer:
-        """Weights, a row for each neuron of the next layer, and biases."""
+        """Weights and biases of each layer; a weight matrix has one row per neuron of the next layer."""
         if asked.step not in self.steps:
-            raise UserError(f"there is no checkpoint of step {asked.step}")
+            raise UserError(f"checkpoint not found: step {asked.step}")
         layers = self.at(asked.step).layers
         return {"layers": [{"weights": packed(layer.weight), "biases": packed(layer.bias)} for layer in layers]}
 
@@ -77,8 +75,8 @@ class DigitAnswers(Answers):
 
 
 def spread(steps: list[int], count: int, best: int) -> list[int]:
-    """At most so many of the steps, evenly from the first to the last; the best is among them."""
+    """At most `count` of the steps, evenly spaced and including the best."""
     if len(steps) <= count:
         return steps
-    places = {round(i * (len(steps) - 1) / max(1, count - 2)) for i in range(count - 1)} if count > 1 else set()
-    return sorted({steps[place] for place in places} | {best})
+    indices = {round(i * (len(steps) - 1) / max(1, count - 2)) for i in range(count - 1)} if count > 1 else set()
+    return sorted({steps[i] for i in indices} | {best})

@@ -1,4 +1,4 @@
-"""How the page is told: a network as its answers to a few questions, each JSON in and JSON out, numbers as float32."""
+"""Base classes for the page's API: a network answers named requests, JSON in and JSON out, tensors as float32."""
 
 import base64
 from abc import ABC, abstractmethod
@@ -12,40 +12,40 @@ from configs.schema import Settings
 
 Answer = dict[str, Any]
 Tallies = dict[str, list[tuple[str, str, int]]]
-"""all parameters as "exact" and as the "lessons" count them: rows of name, product spelled out, total"""
+"""parameter counts, "exact" and as in the "lessons": rows of (name, product, total)"""
 
 
 class Question(NamedTuple):
-    """Something that the page may ask."""
+    """One request of the page's API."""
 
     asked: type[Settings]
-    """what it has to say, within bounds"""
+    """schema of the request body"""
     answer: Callable[[Any], Answer]
-    """raises UserError for what can't be answered"""
+    """raises UserError for invalid values"""
 
 
 class Answers(ABC):
-    """A network, as the page sees it."""
+    """A network as the page sees it."""
 
     name: str
-    """of the run, for people"""
+    """of the run, as displayed"""
     tallies: Tallies
 
     @abstractmethod
     def about(self) -> Answer:
-        """What the page is built from."""
+        """What the page needs to start: sizes, vocabulary, parameter counts."""
 
     @property
     @abstractmethod
     def questions(self) -> dict[str, Question]:
-        """By name."""
+        """The API requests by name."""
 
     @abstractmethod
     def told(self) -> Answer:
-        """`about`, and all that a page without a server can ask, by question and what it says."""
+        """Data for an exported page: `about`, and the precomputed answer to each request."""
 
 
-def packed(numbers: Tensor) -> Answer:
-    """A tensor's shape and its numbers: float32, little-endian, base64."""
-    content = numbers.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
-    return {"shape": list(numbers.shape), "f32": base64.b64encode(content).decode()}
+def packed(values: Tensor) -> Answer:
+    """A tensor as JSON: its shape and its values (float32, little-endian, base64)."""
+    content = values.detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4").tobytes()
+    return {"shape": list(values.shape), "f32": base64.b64encode(content).decode()}

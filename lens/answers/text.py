@@ -1,4 +1,4 @@
-"""What a text network tells the page: tokens, logits, queries and keys, the logit lens, neighbours."""
+"""Page API of a GPT: tokens, logits, queries and keys, logit lens, neighbours."""
 
 from functools import cached_property, lru_cache
 from typing import Annotated
@@ -17,46 +17,38 @@ from lens.seen import labels
 from model import GPT
 from model.generate import window_start
 
-LONGEST = 20_000  # characters of a prompt, and tokens of a text
+LONGEST = 20_000  # characters of a prompt, tokens of a text
 NEIGHBOURS = 12
-ALL_POSITIONS = 300_000  # logits that a page without a server holds at most; else those of the last position alone
+ALL_POSITIONS = 300_000  # most logits in an exported page; above it, only those of the last position
 
 Token = Annotated[int, Field(ge=0)]
 Text = Annotated[list[Token], Field(min_length=1, max_length=LONGEST)]
 
 
-class Written(Settings):
-    """A text as it was typed."""
-
+class TokensRequest(Settings):
     text: Annotated[str, Field(max_length=LONGEST)]
 
 
-class Read(Settings):
-    """A text as tokens, and one of its places in view."""
-
+class PositionRequest(Settings):
     tokens: Text
     position: Annotated[int, Field(ge=0)] | None = None
-    """in view; None: the last"""
+    """within the context window; None: the last"""
 
 
-class AtLayer(Settings):
-    """A text and one of the layers."""
-
+class LayerRequest(Settings):
     tokens: Text
     layer: Annotated[int, Field(ge=0)]
 
 
-class Near(Settings):
-    """A token."""
-
+class TokenRequest(Settings):
     token: Token
 
 
 class TextAnswers(Answers):
-    """A GPT, its tokenizer, and how it is called."""
+    """A GPT with its tokenizer and display name."""
 
     def __init__(self, model: GPT, tokenizer: Tokenizer, name: str, prompt: str, tallies: Tallies) -> None:
-        """`prompt` is what is looked at first."""
+        """`prompt` is shown first."""
         self.model, self.tokenizer, self.name, self.tallies = model.eval(), tokenizer, name, tallies
         self.prompt = prompt[:LONGEST]
         self.captured = lru_cache(maxsize=2)(self.capture)
@@ -68,17 +60,17 @@ class TextAnswers(Answers):
 
     @cached_property
     def vocabulary(self) -> list[str]:
-        """Every token as it can be shown."""
+        """Every token as printable text."""
         return labels(self.tokenizer, range(self.model.config.vocab_size))
 
     @property
     def questions(self) -> dict[str, Question]:
         return {
-            "tokens": Question(Written, self.tokens),
-            "logits": Question(Read, self.logits),
-            "attention": Question(AtLayer, self.attention),
-            "lens": Question(Read, self.lens),
-            "neighbours": Question(Near, self.neighbours),
+            "tokens": Question(TokensRequest, self.tokens),
+            "logits": Question(PositionRequest, self.logits),
+            "attention": Question(LayerRequest, self.attention),
+            "lens": Question(PositionRequest, self.lens),
+            "neighbours": Question(TokenRequest, self.neighbours),
         }
 
     def about(self) -> Answer:
@@ -94,38 +86,38 @@ class TextAnswers(Answers):
             "longest": LONGEST,
         }
 
-    def tokens(self, asked: Written) -> Answer:
-        """The text's tokens; of an empty one the token that every text begins after."""
+    def tokens(self, asked: TokensRequest) -> Answer:
+        """The tokens of the text; for an empty text, the token that starts a text."""
         return {"tokens": self.tokenizer.encode(asked.text).tolist() or [first_token(self.tokenizer)]}
 
     def view(self, tokens: list[int]) -> tuple[int, ...]:
-        """The part that the network looks at. Raises UserError for a token that is none."""
+        """The tokens within the context window. Raises UserError for a token outside the vocabulary."""
         if max(tokens) >= self.model.config.vocab_size:
-            raise UserError(f"token {max(tokens)} is not one of {self.model.config.vocab_size}")
+            raise UserError(f"token {max(tokens)} is out of range (0 to {self.model.config.vocab_size - 1})")
         return tuple(tokens[window_start(len(tokens), self.model.config.context_length) :])
 
     def capture(self, view: tuple[int, ...]) -> Captured:
-        """All that the network computes; the last few texts are remembered as `captured`."""
+        """All activations; `captured` caches them for the last two texts."""
         return capture(self.model, torch.tensor([view], device=next(self.model.parameters()).device))
 
-    def logits(self, asked: Read) -> Answer:
-        """The scores of all V tokens at one place, before any filter; and the text, as far as it is one."""
+    def logits(self, asked: PositionRequest) -> Answer:
+        """The logits of all V tokens at one position, and the decoded text."""
         view = self.view(asked.tokens)
         if asked.position is not None and asked.position >= len(view):
-            raise UserError(f"position {asked.position} is beyond the {len(view)} tokens in view")
-        place = len(view) - 1 if asked.position is None else asked.position
+            raise UserError(f"position {asked.position} is out of range (0 to {len(view) - 1})")
+        position = len(view) - 1 if asked.position is None else asked.position
         return {
             "start": len(asked.tokens) - len(view),
-            "position": place,
-            "logits": packed(self.captured(view).logits[0, place]),
+            "position": position,
+            "logits": packed(self.captured(view).logits[0, position]),
             "text": decode(self.tokenizer, asked.tokens),
         }
 
     @torch.inference_mode()
-    def attention(self, asked: AtLayer) -> Answer:
-        """What every head of a layer multiplies: queries and keys, (H, T, D) each, and the lengths of W_O v, (H, T)."""
+    def attention(self, asked: LayerRequest) -> Answer:
+        """Queries and keys of a layer's heads, (H, T, D) each, and the norms of W_O v, (H, T)."""
         if asked.layer >= len(self.model.blocks):
-            raise UserError(f"layer {asked.layer} is not one of {len(self.model.blocks)}")
+            raise UserError(f"layer {asked.layer} is out of range (0 to {len(self.model.blocks) - 1})")
         module, x = self.model.blocks[asked.layer].attention, self.captured(self.view(asked.tokens))
         x = x.layers[asked.layer].attention_in
         queries, keys = module.queries_and_keys(x)
@@ -135,22 +127,22 @@ class TextAnswers(Answers):
             "lengths": packed(values_up(module, x)[0].norm(dim=-1)),
         }
 
-    def lens(self, asked: Read) -> Answer:
-        """The likeliest token at every depth and place, its probability, and the bits that each token cost."""
+    def lens(self, asked: PositionRequest) -> Answer:
+        """The most likely token at each depth and position with its probability, and each token's loss in bits."""
         view = self.view(asked.tokens)
-        found = self.captured(view)
-        seen = logit_lens(self.model, found)
-        chosen = found.logits[0, :-1].log_softmax(dim=-1).gather(-1, found.tokens[0, 1:].unsqueeze(-1))
+        captured = self.captured(view)
+        best = logit_lens(self.model, captured)
+        logprobs = captured.logits[0, :-1].log_softmax(dim=-1).gather(-1, captured.tokens[0, 1:].unsqueeze(-1))
         return {
-            "tokens": seen.tokens.tolist(),
-            "probabilities": packed(seen.probabilities),
-            "bits": packed(-chosen.flatten() / torch.log(torch.tensor(2.0))),
+            "tokens": best.tokens.tolist(),
+            "probabilities": packed(best.probabilities),
+            "bits": packed(-logprobs.flatten() / torch.log(torch.tensor(2.0))),
         }
 
-    def neighbours(self, asked: Near) -> Answer:
-        """The tokens whose vectors align best with a token's, by dot product and by cosine, itself left out."""
+    def neighbours(self, asked: TokenRequest) -> Answer:
+        """The nearest other tokens by dot product and by cosine similarity."""
         if asked.token >= len(self.table):
-            raise UserError(f"token {asked.token} is not one of {len(self.table)}")
+            raise UserError(f"token {asked.token} is out of range (0 to {len(self.table) - 1})")
         vector = self.table[asked.token]
         return {
             "dot": nearest(dot_products(self.table, vector), NEIGHBOURS, (asked.token,)),
@@ -158,18 +150,19 @@ class TextAnswers(Answers):
         }
 
     def told(self) -> Answer:
-        tokens = self.tokens(Written(text=self.prompt))["tokens"]
+        tokens = self.tokens(TokensRequest(text=self.prompt))["tokens"]
         view = self.view(tokens)
         few = len(view) * self.model.config.vocab_size <= ALL_POSITIONS
         return {
             "about": {**self.about(), "tokens": tokens},
             "logits": {
-                place: self.logits(Read(tokens=tokens, position=place))
-                for place in (range(len(view)) if few else [len(view) - 1])
+                position: self.logits(PositionRequest(tokens=tokens, position=position))
+                for position in (range(len(view)) if few else [len(view) - 1])
             },
             "attention": {
-                layer: self.attention(AtLayer(tokens=tokens, layer=layer)) for layer in range(len(self.model.blocks))
+                layer: self.attention(LayerRequest(tokens=tokens, layer=layer))
+                for layer in range(len(self.model.blocks))
             },
-            "lens": self.lens(Read(tokens=tokens)),
-            "neighbours": {token: self.neighbours(Near(token=token)) for token in dict.fromkeys(view)},
+            "lens": self.lens(PositionRequest(tokens=tokens)),
+            "neighbours": {token: self.neighbours(TokenRequest(token=token)) for token in dict.fromkeys(view)},
         }

@@ -1,4 +1,4 @@
-"""What a digit network sees, as pictures."""
+"""Pictures of a digit network: weights, activations, mistakes."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from matplotlib.ticker import MaxNLocator
 
 from lens.paint import BLUE, RED, bare, canvas, shares, signed, written
 
-SHOWN = 40  # neurons of a layer, mistakes of a network: what a picture has room for
+SHOWN = 40  # most neurons drawn per layer
 
 
 def weights(shown: dict[int, tuple[np.ndarray, float]], network: str, sentence: str) -> Figure:
-    """Each neuron's weights as an image, all on one scale."""
+    """The weights of each neuron as an image, all on one colour scale."""
     shown = dict(list(shown.items())[:SHOWN])
     columns = min(8, len(shown))
     rows = -(-len(shown) // columns)
@@ -32,7 +32,7 @@ def weights(shown: dict[int, tuple[np.ndarray, float]], network: str, sentence: 
 
 
 NIGHT, DAY = "#101418", "#f2f2f2"
-UP, DOWN = (0.40, 0.75, 1.0), (1.0, 0.45, 0.30)  # bright enough for a dark ground
+UP, DOWN = (0.40, 0.75, 1.0), (1.0, 0.45, 0.30)  # bright enough on a dark background
 
 
 def activations(
@@ -43,7 +43,7 @@ def activations(
     network: str,
     sentence: str,
 ) -> Figure:
-    """The network as the lessons draw it, lit by each image in turn; below, how sure it is of noise and of digits."""
+    """The network as the lessons draw it, once per image; below, histograms of its confidence on digits and noise."""
     figure = canvas(12, 10.2, f"Activations ({network})", sentence)
     top, bottom = figure.subfigures(2, 1, height_ratios=(3.4, 1))
     panels = top.subplots(2, 4, width_ratios=(1, 2.6, 1, 2.6)).reshape(4, 2)
@@ -53,26 +53,26 @@ def activations(
         left.set_title(name, fontsize=10)
         lit_network(right, values[1:], matrices[1:])
         best = int(values[-1].argmax())
-        right.set_title(f"read as {best}, {scored} {values[-1][best]:.2f}", fontsize=10)
+        right.set_title(f"predicted {best}, {scored} {values[-1][best]:.2f}", fontsize=10)
     axes = bottom.subplots()
     bins = np.linspace(0, 1, 51)
     for (name, values), color, hatch in zip(scores.items(), (BLUE, RED), ("", "///"), strict=True):
         share = np.full(len(values), 1 / len(values))
         axes.hist(values, bins, weights=share, color=color, alpha=0.55, hatch=hatch, edgecolor="white", label=name)
-    axes.set(xlim=(0, 1), xlabel=f"highest {scored} among the ten", ylabel="share of the images")
+    axes.set(xlim=(0, 1), xlabel=f"highest output {scored}", ylabel="fraction of images")
     axes.legend(loc="upper left")
-    axes.set_title("how sure it is", fontsize=10)
+    axes.set_title("confidence", fontsize=10)
     return figure
 
 
 def lit_network(axes: Axes, layers: Sequence[np.ndarray], matrices: Sequence[np.ndarray]) -> None:
-    """A column of neurons for each layer, as bright as they are active; edges as coloured as they contribute."""
+    """One column of neurons per layer, brightness by activation; edges coloured by weight times activation."""
     bare(axes)
     axes.set_facecolor(NIGHT)
     kept = [layer[:SHOWN] for layer in layers]
-    places = [[(x, (len(layer) - 1) / 2 - i) for i in range(len(layer))] for x, layer in enumerate(kept)]
+    positions = [[(x, (len(layer) - 1) / 2 - i) for i in range(len(layer))] for x, layer in enumerate(kept)]
     tallest = max(len(layer) for layer in kept)
-    spread = [[(x, y * tallest / max(len(column), tallest * 0.75)) for x, y in column] for column in places]
+    spread = [[(x, y * tallest / max(len(column), tallest * 0.75)) for x, y in column] for column in positions]
     for before, after, matrix, values in zip(spread, spread[1:], matrices, kept, strict=False):
         pushes = matrix[: len(after), : len(before)] * values
         pushes = pushes / (np.abs(pushes).max() or 1)
@@ -103,7 +103,7 @@ def lit_network(axes: Axes, layers: Sequence[np.ndarray], matrices: Sequence[np.
 def mistakes(
     answers: Sequence[tuple[int, int, float, np.ndarray]], confusion: np.ndarray, network: str, sentence: str
 ) -> Figure:
-    """The surest wrong answers, and the table of who is taken for whom."""
+    """The most confident mistakes, and the confusion matrix."""
     right_, wrong = int(np.trace(confusion)), len(answers)
     figure = canvas(12.5, 6.3, f"Mistakes ({network}): {wrong:,} of {right_ + wrong:,}", sentence)
     left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
@@ -120,9 +120,9 @@ def mistakes(
     axes.set_facecolor("#e8e8e8")
     dark = 0.6 * float(np.nanmax(off))
     written(axes, confusion, "{}", lambda count: dark < count <= np.nanmax(off), size=8)
-    axes.set(xticks=range(10), yticks=range(10), xlabel="read as", ylabel="is")
+    axes.set(xticks=range(10), yticks=range(10), xlabel="predicted", ylabel="label")
     axes.tick_params(length=0)
     right.colorbar(
-        painted, ax=axes, label="images read wrongly (grey: rightly)", shrink=0.8, ticks=MaxNLocator(integer=True)
+        painted, ax=axes, label="misclassified images (grey: correct)", shrink=0.8, ticks=MaxNLocator(integer=True)
     )
     return figure

@@ -1,4 +1,4 @@
-"""What a network has, as a picture."""
+"""Picture of a network's parameter counts."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from lens.paint import INK, bare, canvas
 
 
 def parameters(rows: Sequence[tuple[str, str, int]], network: str, sentence: str) -> Figure:
-    """One bar of all parameters, and below it a bar for each kind of matrix with its product spelled out."""
+    """One stacked bar of all parameters; below it one bar per kind of matrix, labelled with its product of sizes."""
     total = sum(count for *_, count in rows)
     figure = canvas(12, 0.48 * len(rows) + 2.6, f"{total:,} parameters ({network})", sentence)
     top, bottom = figure.subplots(2, 1, height_ratios=(0.9, len(rows)))
@@ -23,17 +23,17 @@ def parameters(rows: Sequence[tuple[str, str, int]], network: str, sentence: str
         start += count
     top.set_xlim(0, total)
     bare(top)
-    places = range(len(rows))
-    bottom.barh(places, [count for *_, count in rows], color=colors)
-    bottom.set_yticks(places, [name for name, *_ in rows])
+    positions = range(len(rows))
+    bottom.barh(positions, [count for *_, count in rows], color=colors)
+    bottom.set_yticks(positions, [name for name, *_ in rows])
     bottom.invert_yaxis()
     largest = max(count for *_, count in rows)
-    for place, (_, product, count) in enumerate(rows):
-        told = f"{product} = {count:,} ({count / total:.1%})"
+    for position, (_, product, count) in enumerate(rows):
+        text = f"{product} = {count:,} ({count / total:.1%})"
         inside = count > 0.55 * largest
-        ink = "white" if inside and sum(colors[place][:3]) < 1.6 else INK
+        ink = "white" if inside and sum(colors[position][:3]) < 1.6 else INK
         at = count - 0.01 * largest if inside else count + 0.01 * largest
-        bottom.text(at, place, told, va="center", ha="right" if inside else "left", fontsize=8.5, color=ink)
+        bottom.text(at, position, text, va="center", ha="right" if inside else "left", fontsize=8.5, color=ink)
     bottom.set(xlim=(0, largest * 1.02), xticks=[])
     bottom.spines["bottom"].set_visible(False)
     bottom.tick_params(axis="y", length=0)

@@ -1,4 +1,4 @@
-"""What a text network does with one text, as pictures."""
+"""Pictures of a GPT on one text: attention, logit lens, surprise."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ from lens.paint import GREY, INK, bare, canvas, drawable, shares, shortened, sig
 
 TITLES = {
     "scores": "scores, QKᵀ / √D",
-    "masked": "masked: later words hidden",
-    "pattern": "softmax: shares",
-    "weighted": "shares x length of the value",
+    "masked": "masked: later tokens hidden",
+    "pattern": "softmax: attention weights",
+    "weighted": "attention weights x |value|",
 }
 Grids = dict[tuple[int, int, str], np.ndarray]
 
 
 def attention(grids: Grids, names: Sequence[str], layout: str, network: str, sentence: str) -> Figure:
-    """One grid for each head and stage: large with the words for a single head, small for many."""
+    """One grid per head and stage: large and labelled with tokens for a single head, small for many."""
     if len({key[:2] for key in grids}) == 1:
         return one_head(grids, names, layout, network, sentence)
     layers, heads = (sorted({key[i] for key in grids}) for i in (0, 1))
@@ -38,11 +38,11 @@ def attention(grids: Grids, names: Sequence[str], layout: str, network: str, sen
     return figure
 
 
-UNITS = {"scores": "score", "masked": "score (grey: hidden)", "pattern": "share", "weighted": "share x |W_O v|"}
+UNITS = {"scores": "score", "masked": "score (grey: hidden)", "pattern": "weight", "weighted": "weight x |W_O v|"}
 
 
 def one_head(grids: Grids, names: Sequence[str], layout: str, network: str, sentence: str) -> Figure:
-    """The stages of a single head side by side, words along both axes."""
+    """The stages of a single head side by side, with tokens along both axes."""
     layer, head, _ = next(iter(grids))
     columns = min(2, len(grids))
     rows = -(-len(grids) // columns)
@@ -56,13 +56,13 @@ def one_head(grids: Grids, names: Sequence[str], layout: str, network: str, sent
             for along in "xy":
                 token_ticks(axes, names, along, size=min(8, 300 / len(names)))
         query, key = ("x", "y") if layout == "lesson" else ("y", "x")
-        axes.set(**{f"{query}label": "query: who asks", f"{key}label": "key: who answers"})
+        axes.set(**{f"{query}label": "query position", f"{key}label": "key position"})
         axes.figure.colorbar(painted, ax=axes, label=UNITS[stage], shrink=0.8)
     return figure
 
 
 def paint_grid(axes: Axes, grid: np.ndarray, stage: str, top: float | None = None):
-    """Signed scores in two colours, shares in one."""
+    """Scores in two colours (signed), attention weights in one."""
     bare(axes)
     if stage in ("scores", "masked"):
         return signed(axes, grid, top)
@@ -77,7 +77,7 @@ def logit_lens(
     network: str,
     sentence: str,
 ) -> Figure:
-    """A row for each depth, a column for each position, in each cell the likeliest next token."""
+    """One row per depth, one column per position; each cell has the most likely next token."""
     longest = max(len(name) for row in [*guesses, names] for name in row)
     cell = 0.55 if longest < 4 else min(1.1, 0.1 * longest + 0.2)
     L, T = probabilities.shape
@@ -95,10 +95,10 @@ def logit_lens(
     axes.tick_params(length=0)
     token_ticks(axes, [shortened(name) for name in names], "x", size=9, upright=True)
     axes.xaxis.tick_top()
-    axes.set_title("after reading", fontsize=9)
+    axes.set_title("input token", fontsize=9)
     below = axes.secondary_xaxis("bottom")
     below.set_xticks(range(T), [shortened(name) for name in [*names[1:], "?"]], family="DejaVu Sans Mono", fontsize=9)
-    below.set_xlabel("what came next")
+    below.set_xlabel("actual next token")
     below.tick_params(length=0)
     for spine in (*axes.spines.values(), *below.spines.values()):
         spine.set_visible(False)
@@ -111,20 +111,20 @@ LETTER = {"ha": "center", "va": "center", "fontsize": 8.5, "family": "DejaVu San
 
 
 def surprise(names: Sequence[str], bits: np.ndarray, network: str, sentence: str) -> Figure:
-    """The text as it runs, each token on a ground as dark as it was surprising."""
-    places, row, column = [], 0, 0
+    """The text in lines, the background of each token darker the higher its surprisal."""
+    positions, row, column = [], 0, 0
     for name in names:
         if column and column + len(name) > COLUMNS:
             row, column = row + 1, 0
-        places.append((row, column))
+        positions.append((row, column))
         row, column = (row + 1, 0) if name.endswith("↵") else (row, column + len(name))
     rows = row + (column > 0)
-    shown, columns = min(rows, 60), max(column + len(name) for name, (_, column) in zip(names, places, strict=True))
+    shown, columns = min(rows, 60), max(column + len(name) for name, (_, column) in zip(names, positions, strict=True))
     figure = canvas(max(7, 0.12 * columns + 1.2), 0.24 * shown + 1.9, f"Surprise ({network})", sentence)
     axes = figure.subplots()
     top = max(8.0, float(np.nanmax(bits)))
     painted = axes.imshow([[0, top]], cmap="YlOrRd", vmin=0, vmax=top, extent=(0, 0.001, 0, 0.001))
-    for name, cost, (row, column) in zip(names, bits, places, strict=True):
+    for name, cost, (row, column) in zip(names, bits, positions, strict=True):
         if row >= shown:
             break
         color = "#eeeeee" if np.isnan(cost) else painted.to_rgba(cost)

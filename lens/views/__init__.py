@@ -1,11 +1,11 @@
-"""From a request to what is seen: the run comes back to life, tensors are computed, and said in words."""
+"""Views: load the run, compute what the view shows, and return it as text and picture."""
 
 from lens.request import VIEWS, Request
 from lens.seen import Seen
 
 
 def look(request: Request) -> Seen:
-    """What was asked for. Raises UserError if there is nothing to see."""
+    """The requested view of the network. Raises UserError if the run or its data is unavailable."""
     match VIEWS[request.view].kind:
         case "demo":
             from lens.views import demos as views

@@ -1,4 +1,4 @@
-"""What the parts of a text network are for, in words: its embedding, its heads, its neurons."""
+"""Views of the parts of a GPT: embedding, heads, neurons."""
 
 from collections.abc import Callable
 
@@ -18,18 +18,16 @@ Bars = list[tuple[str, float]]
 
 
 def embedding_view(request: Request) -> Seen:
-    """The plane of greatest spread, and whatever is asked for: neighbours, an analogy, a direction."""
+    """PCA of the embedding, and the requested neighbours, analogy and direction."""
     network, _ = speaking(request)
     names = labels(network.tokenizer, range(network.tokenizer.vocab_size))
     rows = matrix(network.model.embedding.token)
-    tokens = familiar(network.tokenizer)
+    tokens = readable_tokens(network.tokenizer)
     plane = space.principal_components(rows[tokens])
     share = plane.explained.tolist()
-    text = (
-        f"{network.name}\n\nthe plane of greatest spread holds {sum(share):.1%} of the spread of {len(tokens)} tokens"
-    )
+    text = f"{network.name}\n\nfirst two principal components: {sum(share):.1%} of the variance of {len(tokens)} tokens"
     panels: dict[str, Bars] = {}
-    for word in request.token or ([] if request.analogy or request.direction else [names_first(network.tokenizer)]):
+    for word in request.token or ([] if request.analogy or request.direction else [default_token(network.tokenizer)]):
         token = one_token(network.tokenizer, word, "--token")
         for title, measure in (("dot product", space.dot_products), ("cosine", space.cosines)):
             near = space.nearest(measure(rows, rows[token]), request.top)
@@ -40,8 +38,8 @@ def embedding_view(request: Request) -> Seen:
         panels |= direction(request, network.tokenizer, rows, names)
     text += "".join("\n\n" + beside({title: panels[title] for title in pair}) for pair in batched(panels))
     sentence = (
-        "Tokens are points in a space; what is used alike lies near, by dot product (long vectors count for more) or "
-        "by cosine. Of a - b + c the nearest is usually an input, so ranks are given with and without them "
+        "Tokens are points in a space; tokens used in similar ways are close, by dot product (long vectors score "
+        "higher) or cosine. The nearest to a - b + c is usually an input, so it is listed with and without the inputs "
         '(lesson: "What is a GPT?").'
     )
 
@@ -55,13 +53,13 @@ def embedding_view(request: Request) -> Seen:
 
 
 def batched(panels: dict[str, Bars]) -> list[list[str]]:
-    """The titles two by two."""
+    """The titles in pairs."""
     titles = list(panels)
     return [titles[first : first + 2] for first in range(0, len(titles), 2)]
 
 
 def beside(panels: dict[str, Bars]) -> str:
-    """Lists side by side, the best first."""
+    """A table of ranked lists side by side."""
     columns = []
     for bars in panels.values():
         width = max(len(name) for name, _ in bars)
@@ -70,7 +68,7 @@ def beside(panels: dict[str, Bars]) -> str:
 
 
 def analogy(request: Request, tokenizer: Tokenizer, rows: Tensor, names: list[str]) -> dict[str, Bars]:
-    """What is near a - b + c, with and without the inputs."""
+    """The tokens nearest to a - b + c, with and without the inputs."""
     a, b, c = (one_token(tokenizer, word, "--analogy") for word in request.analogy or [])
     found = space.analogy(rows, a, b, c)
     title = f"{names[a]} - {names[b]} + {names[c]}"
@@ -82,7 +80,7 @@ def analogy(request: Request, tokenizer: Tokenizer, rows: Tensor, names: list[st
 
 
 def direction(request: Request, tokenizer: Tokenizer, rows: Tensor, names: list[str]) -> dict[str, Bars]:
-    """The tokens at both ends of the way from one to another. Raises UserError if the two are one point."""
+    """The tokens nearest either end of a direction. Raises UserError if both ends have the same vector."""
     start, end = (one_token(tokenizer, word, "--direction") for word in request.direction or [])
     try:
         along = space.projections(rows, start, end)
@@ -96,37 +94,37 @@ def direction(request: Request, tokenizer: Tokenizer, rows: Tensor, names: list[
 
 
 def one_token(tokenizer: Tokenizer, word: str, option: str) -> int:
-    """The token that a word is. Raises UserError if it is none, or several."""
+    """The token of a word. Raises UserError unless it is exactly one token."""
     tokens = tokenizer.encode(word).tolist()
     if len(tokens) != 1:
         parts = " ".join(repr(tokenizer.token_bytes(token).decode(errors="replace")) for token in tokens[:10])
-        raise UserError(f"{option}: {word!r} is {len(tokens)} tokens here ({parts}); it must be one")
+        raise UserError(f"{option}: {word!r} must be one token, but is {len(tokens)} tokens ({parts})")
     return tokens[0]
 
 
-def familiar(tokenizer: Tokenizer, most: int = 120) -> list[int]:
-    """Tokens that a reader knows, letters and whole words, the first (the most frequent of a BPE) first."""
-    tokens = [token for token in range(tokenizer.vocab_size) if shows(tokenizer.token_bytes(token))]
+def readable_tokens(tokenizer: Tokenizer, most: int = 120) -> list[int]:
+    """Up to `most` readable tokens in vocabulary order; those over 2 bytes only, if there are enough."""
+    tokens = [token for token in range(tokenizer.vocab_size) if is_visible(tokenizer.token_bytes(token))]
     words = [token for token in tokens if len(tokenizer.token_bytes(token)) > 2]
     return (words if len(words) >= most else tokens)[:most]
 
 
-def shows(content: bytes) -> bool:
-    """Whether it is text that leaves ink."""
+def is_visible(content: bytes) -> bool:
+    """Whether it is printable text other than spaces."""
     try:
         return content.decode().isprintable() and bool(content.strip())
     except UnicodeDecodeError:
         return False
 
 
-def names_first(tokenizer: Tokenizer) -> str:
-    """The token whose neighbours are shown if none is named: "e" if there is one."""
-    known = [tokenizer.token_bytes(token).decode() for token in familiar(tokenizer)]
+def default_token(tokenizer: Tokenizer) -> str:
+    """The token whose neighbours are shown by default: "e", or the first readable token."""
+    known = [tokenizer.token_bytes(token).decode() for token in readable_tokens(tokenizer)]
     return "e" if "e" in known else known[0]
 
 
 def heads_view(request: Request) -> Seen:
-    """Every head's scores, the singular values of what it does, and which heads work on what others wrote."""
+    """Every head's scores and effective ranks, and which heads read the output of earlier ones."""
     network, _ = speaking(request)
     model, config = network.model, network.model.config
     tokens = circuits.repeated(config.vocab_size, min(config.context_length // 2, 64), 8, request.seed)
@@ -153,18 +151,18 @@ def heads_view(request: Request) -> Seen:
     ]
     even = ", ".join(f"{score:.2f}" for score in circuits.chance(tokens.size(1)))
     text = (
-        f"{network.name}, {tokens.size(1)} random tokens, the second half as the first\n\n"
+        f"{network.name}, {tokens.size(1)} random tokens, the second half repeating the first\n\n"
         + table(("layer", "head", *columns), rows, left=0)
-        + f"\n\nby chance: {even}; copying from -1 to 1. Ranks are effective ones:\n"
-        + f"how many equal singular values would be as spread; {D} is the bound, of {C}"
+        + f"\n\nchance level (uniform attention): {even}; copying ranges from -1 to 1.\n"
+        + f"ranks are effective ranks: exp of the singular values' entropy, at most {D} of {C}"
         + strongest(compositions, config.n_head, request.top)
     )
-    where = "where it looks" + ", near its own place" * (config.position == "rotary")
-    pairs = ". The last grids say which heads work on what earlier ones wrote" * (config.n_layer > 1)
+    where = "where it attends" + " (nearby positions only)" * (config.position == "rotary")
+    pairs = ". The last grids show which heads read the output of earlier ones" * (config.n_layer > 1)
     sentence = (
-        "A head is known by scores on random tokens that are said twice, and by its two maps of the space to itself, "
-        f"which have rank {D} at most: QK decides {where}, OV what it adds (norms' gains folded in, biases left "
-        f'out){pairs} (lesson: "Attention, step by step").'
+        "A head is characterised by scores on a repeated random sequence and by two maps of rank at most "
+        f"{D}: QK decides {where}, OV what it adds (norm gains folded in, biases ignored){pairs} "
+        '(lesson: "Attention, step by step").'
     )
 
     def draw():
@@ -179,32 +177,32 @@ def heads_view(request: Request) -> Seen:
 
 
 def each(heads: list[list[circuits.Head]], measure: Callable[[circuits.Head], Tensor]) -> Tensor:
-    """What is measured of every head, layer by layer: (L, H, ...)."""
+    """The measure of every head: (L, H, ...)."""
     return torch.stack([torch.stack([measure(head) for head in row]) for row in heads])
 
 
 def strongest(compositions: circuits.Composition, n_head: int, top: int) -> str:
-    """The pairs of heads that share most; nothing for a single layer."""
+    """A table of the strongest pairs of composing heads; empty for a single layer."""
     kinds = {}
     for kind, grid in compositions._asdict().items():
         pairs = grid.nan_to_num(-1).flatten().topk(min(top, int(grid.isfinite().sum())))
-        places = [divmod(place, grid.size(1)) for place in pairs.indices.tolist()]
+        heads = [divmod(index, grid.size(1)) for index in pairs.indices.tolist()]
         kinds[kind] = [
             f"{reader // n_head}.{reader % n_head} ← {writer // n_head}.{writer % n_head} {share:+.3f}"
-            for (writer, reader), share in zip(places, pairs.values.tolist(), strict=True)
+            for (writer, reader), share in zip(heads, pairs.values.tolist(), strict=True)
         ]
     if not any(kinds.values()):
         return ""
-    return "\n\nheads (layer.head) that read what earlier ones write, above chance, in their\n\n" + table(
+    return "\n\nstrongest composition, later head ← earlier head (layer.head), above chance level\n\n" + table(
         kinds, zip(*kinds.values(), strict=True), left=3
     )
 
 
-TOKENS = 4096  # of the run's own text, in which places that excite a neuron are looked for
+TOKENS = 4096  # of the run's text, searched for each neuron's highest activations
 
 
 def neurons_view(request: Request) -> Seen:
-    """What excites some neurons of one layer, and what they add."""
+    """The text that activates a layer's neurons most, and the tokens whose logits they raise or lower."""
     network, restored = speaking(request)
     layer = request.layer if request.layer is not None else network.model.config.n_layer - 1
     tokens = windows(request, network, restored)
@@ -212,15 +210,15 @@ def neurons_view(request: Request) -> Seen:
     chosen = [request.neuron] if request.neuron is not None else circuits.most_selective(active, 6)
     shown, text = [], f"{network.name}, layer {layer}, {tokens.numel():,} tokens of text"
     for neuron in chosen:
-        places = circuits.most_exciting(active[..., neuron], min(request.top, 5))
-        snippets = [snippet(network.tokenizer, tokens[row], active[row, :, neuron], at) for row, at in places]
+        positions = circuits.most_exciting(active[..., neuron], min(request.top, 5))
+        snippets = [snippet(network.tokenizer, tokens[row], active[row, :, neuron], at) for row, at in positions]
         added = circuits.writes(network.model, layer, neuron)
         up, down = (added.topk(min(8, len(added)), largest=largest) for largest in (True, False))
         adds = [(label(network.tokenizer, int(t)), float(v)) for t, v in zip(up.indices, up.values, strict=True)]
         takes = [(label(network.tokenizer, int(t)), float(v)) for t, v in zip(down.indices, down.values, strict=True)]
         shown.append((neuron, snippets, adds, takes))
         text += f"\n\nneuron {neuron}\n" + table(
-            ("activation", "where"),
+            ("activation", "text"),
             [
                 (f"{max(values):.2f}", "".join(n if i != at else f"[{n}]" for i, n in enumerate(names)))
                 for names, values, at in snippets
@@ -228,14 +226,14 @@ def neurons_view(request: Request) -> Seen:
             left=2,
         )
         text += (
-            "\nadds   "
+            "\nraises  "
             + "  ".join(f"{n} {v:+.2f}" for n, v in adds)
-            + "\ntakes  "
+            + "\nlowers  "
             + "  ".join(f"{n} {v:+.2f}" for n, v in takes)
         )
     sentence = (
-        "A row of W-up asks each vector a question, and where the answer is yes, the neuron's column of W-down is "
-        "added: here the places that excite it most, and what a unit of it adds to logits "
+        "A neuron is active where the vector matches its row of W-up, and then adds its column of W-down. Shown: the "
+        "text that activates it most, and the logits that it changes most per unit of activation "
         '(lesson: "How LLMs store facts").'
     )
 
@@ -248,29 +246,29 @@ def neurons_view(request: Request) -> Seen:
 
 
 def windows(request: Request, network: Speaking, restored) -> Tensor:
-    """The prompt as one window, or the first windows of the run's own text."""
+    """Context windows (B, T) of the prompt, or of the run's own text."""
     T = network.context
     if request.prompt is None:
         tokens = torch.tensor(corpus(network, restored, max(1, TOKENS // T) * T))
         return tokens[: len(tokens) // T * T].view(-1, T)
     tokens = torch.from_numpy(network.tokenizer.encode(request.prompt))
     if not len(tokens):
-        raise UserError("--prompt: there is no token in it")
+        raise UserError("--prompt is empty")
     return tokens[: len(tokens) // T * T].view(-1, T) if len(tokens) >= T else tokens.unsqueeze(0)
 
 
-BEFORE, AFTER = 40, 14  # characters that are shown around a place
+BEFORE, AFTER = 40, 14  # characters shown around a position
 
 
-def snippet(tokenizer: Tokenizer, tokens: Tensor, values: Tensor, place: int) -> tuple[list[str], list[float], int]:
-    """The tokens around a place, their activations, and which of them is the place."""
+def snippet(tokenizer: Tokenizer, tokens: Tensor, values: Tensor, position: int) -> tuple[list[str], list[float], int]:
+    """The tokens around a position, their activations, and the index of that position among them."""
     names = labels(tokenizer, tokens.tolist())
-    first, end = place, place + 1
-    while first > 0 and place - first < 24 and sum(map(len, names[first - 1 : place])) <= BEFORE:
+    first, end = position, position + 1
+    while first > 0 and position - first < 24 and sum(map(len, names[first - 1 : position])) <= BEFORE:
         first -= 1
-    while end < len(names) and end - place < 7 and sum(map(len, names[place + 1 : end + 1])) <= AFTER:
+    while end < len(names) and end - position < 7 and sum(map(len, names[position + 1 : end + 1])) <= AFTER:
         end += 1
-    return names[first:end], values[first:end].tolist(), place - first
+    return names[first:end], values[first:end].tolist(), position - first
 
 
 VIEWS: dict[str, Callable[[Request], Seen]] = {

@@ -1,4 +1,4 @@
-"""The live page, from a request: the run comes back to life and answers, to a server or into one file."""
+"""The page view: load the run, then serve its page or export it to one file."""
 
 import sys
 from functools import lru_cache
@@ -20,15 +20,15 @@ from training.checkpoint import step_folders
 from training.parameters import count_weights
 from training.restore import Restored, restore
 
-CODE, PROSE = "def read(path):\n    ", "Once upon a time, "  # what is looked at without --prompt
+CODE, PROSE = "def read(path):\n    ", "Once upon a time, "  # shown first without --prompt
 READINGS = {"cross_entropy": "softmax", "squared_error": "sigmoid"}
-# Parameters; below, one thread answers within milliseconds, and a second that waits for a busy core makes it 200 ms.
+# Parameters. Smaller networks answer in milliseconds on one thread; waiting for a busy second core can cost 200 ms.
 SMALL = 4_000_000
-SPECIMENS = 40  # test images to try
+SPECIMENS = 40  # test images offered on the page
 
 
 def show(request: Request) -> None:
-    """Serve the page until Ctrl-C, or write it. Raises UserError if the run can't be restored."""
+    """Serve the page until Ctrl-C, or export it. Raises UserError if the run cannot be loaded."""
     answers = answers_of(request)
     if request.export is None:
         from lens.server import serve
@@ -40,11 +40,11 @@ def show(request: Request) -> None:
 
     html = standalone(answers).encode()
     write_whole(request.export, html)
-    print(f"{request.export}: {len(html) / 1e6:.1f} MB, opens without a server", file=sys.stderr)
+    print(f"{request.export}: {len(html) / 1e6:.1f} MB, opens in a browser without a server", file=sys.stderr)
 
 
 def answers_of(request: Request) -> Answers:
-    """The network that is asked for."""
+    """The API of the requested network."""
     assert request.target is not None
     if is_gpt2(request.target):
         return gpt2(request.target, request.prompt)
@@ -70,7 +70,7 @@ def gpt2(folder: Path, prompt: str | None) -> TextAnswers:
 
 
 def first_prompt(tokenizer: Tokenizer, given: str | None, default: str) -> str:
-    """What is looked at first: a default that the network has no tokens for gives way to nothing. Raises UserError."""
+    """The given prompt, else the default, or "" if that cannot be encoded. Raises UserError for an invalid prompt."""
     try:
         tokenizer.encode(default if given is None else given)
     except UserError:

@@ -1,4 +1,4 @@
-"""What holds for any network, in words: how it learned."""
+"""The curves view: training curves, and the gradient norm of each layer at each checkpoint."""
 
 from collections.abc import Callable
 
@@ -17,20 +17,20 @@ from training.restore import Restored, restore
 from training.run import read_log
 from training.validation import judged_by
 
-BATCH = 256  # examples, of which the gradient of each layer is taken; an eighth of that for text
+BATCH = 256  # examples for the gradient of each layer; an eighth of that for text
 LINES = 12
 
 Series = dict[str, list[tuple[int, float]]]
 
 
 def curves(request: Request) -> Seen:
-    """The log as series, and each layer's gradient at every checkpoint that is kept."""
+    """The logged metrics, and each layer's gradient norm at every checkpoint kept."""
     restored = restore(str(request.target), request.checkpoint)
     folder = restored.folder
     config = restored.record.resolved
     costs, log = (config.train.loss, judged_by(config)), series(read_log(folder))
     if not log:
-        raise UserError(f"{folder}/log.jsonl holds nothing to draw", 1)
+        raise UserError(f"nothing to plot: {folder}/log.jsonl is empty", 1)
     layers = gradients_by_layer(restored)
     names = [name for name in log if name.startswith("val_") or name in ("loss", "lr", "grad_norm")]
     steps = sorted({step for name in names for step, _ in log[name]})
@@ -44,11 +44,11 @@ def curves(request: Request) -> Seen:
     if layers:
         kept = [step for step, _ in next(iter(layers.values()))]
         rows = [[name, *(f"{value:.2e}" for _, value in points)] for name, points in layers.items()]
-        text += "\n\nlength of the gradient in each layer, at the checkpoints kept\n"
+        text += "\n\ngradient norm of each layer, at the checkpoints kept\n"
         text += table(("layer", *(f"step {step:,}" for step in kept[:LINES])), [row[: LINES + 1] for row in rows])
     sentence = (
-        "Learning is a way down: the cost falls as fast as the rate and the gradient's length allow, and each layer's "
-        'share of the gradient says how loudly it is taught (lesson: "Gradient descent").'
+        "Training descends the cost; each layer's gradient norm shows how strongly it is being updated "
+        '(lesson: "Gradient descent").'
     )
 
     def draw():
@@ -60,7 +60,7 @@ def curves(request: Request) -> Seen:
 
 
 def series(log: list[dict]) -> Series:
-    """Each number of the log over the steps."""
+    """Each numeric metric of the log as (step, value) pairs."""
     found: Series = {}
     for line in log:
         for name, value in line.items():
@@ -70,29 +70,28 @@ def series(log: list[dict]) -> Series:
 
 
 def number(value: float | None) -> str:
-    """Four digits, or nothing."""
     return "" if value is None else f"{value:.4g}"
 
 
 def gradients_by_layer(restored: Restored) -> Series:
-    """On one and the same batch, at every checkpoint of the run. Empty if its data is not at hand."""
+    """Gradient norms at every checkpoint, all on one batch. Empty if the data is unavailable or weights are int8."""
     try:
         x, y = some_batch(restored)
     except (UserError, OSError):
         return {}
     found: Series = {}
     for folder in checkpoint.step_folders(restored.folder / "checkpoints"):
-        then = restore(str(folder), "best")
-        if then.checkpoint.state.quantized:
+        earlier = restore(str(folder), "best")
+        if earlier.checkpoint.state.quantized:
             return {}
         loss = LOSSES[restored.record.resolved.train.loss]
-        for layer, length in layer_gradients(then.model, x, y, loss).items():
-            found.setdefault(layer, []).append((then.checkpoint.state.step, length))
+        for layer, norm in layer_gradients(earlier.model, x, y, loss).items():
+            found.setdefault(layer, []).append((earlier.checkpoint.state.step, norm))
     return {layer: sorted(points) for layer, points in found.items()}
 
 
 def some_batch(restored: Restored) -> tuple[Tensor, Tensor]:
-    """Training examples, the same each time. Raises UserError if they can't be had."""
+    """A fixed batch of training examples. Raises UserError if the data is unavailable."""
     config = restored.record.resolved
     if isinstance(config.model, MLPConfig):
         return open_digits(config.data, config.model.sizes, config.train.seed).batch("train", 0, BATCH)

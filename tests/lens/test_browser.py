@@ -706,7 +706,7 @@ def test_a_character_that_the_server_refuses_is_said_in_a_line(open_page, text_a
     page = open_page(text_address)
     page.evaluate("page.show([999])")
     page.wait_for_selector("#trouble:not([hidden])")
-    assert page.locator("#trouble").text_content() == "token 999 is not one of 257"
+    assert page.locator("#trouble").text_content() == "token 999 is out of range (0 to 256)"
 
 
 def test_the_page_computes_what_the_digit_network_computes(open_page, digit_address):

@@ -90,7 +90,7 @@ def seen(result: tuple[int, str, str], file=None) -> str:
     *_, sentence = out.rstrip().split("\n")
     assert sentence.endswith(".") and any(f'lesson: "{name}"' in sentence for name in LESSONS), sentence
     if file is not None:
-        assert file.read_bytes().startswith(PNG) and err == f"the picture is in {file}\n"
+        assert file.read_bytes().startswith(PNG) and err == f"picture saved to {file}\n"
     return out
 
 
@@ -143,7 +143,7 @@ def test_whatever_stands_in_a_prompt_is_shown_and_steers_nothing(shell, workplac
 def test_a_prompt_may_come_from_a_file_and_be_longer_than_the_context(shell, trained, workplace):
     (workplace / "long.txt").write_text("The quick brown fox jumps over the lazy dog. " * 3)
     code, _, err = shell("explore.py", trained, "attention", "--prompt-file", "long.txt")
-    assert code == 0 and "the last 15 are in view" in err, err
+    assert code == 0 and "showing the last 15 of" in err, err
     assert "134 tokens" in seen(shell("explore.py", trained, "surprise", "--prompt-file", "long.txt"))
 
 
@@ -181,9 +181,7 @@ def test_13002_is_spelled_out(shell, digits):
 
 
 def test_a_config_whose_vocabulary_the_text_decides_says_so(shell):
-    assert "known when the text has been read" in seen(
-        shell("explore.py", ROOT / "configs/shakespeare.toml", "parameters")
-    )
+    assert "depends on the text" in seen(shell("explore.py", ROOT / "configs/shakespeare.toml", "parameters"))
     assert "820,480" in seen(shell("explore.py", ROOT / "configs/python.toml", "parameters"))
 
 
@@ -201,14 +199,17 @@ def test_help_lists_the_views(shell):
 
 
 MISTAKES = {
-    "nothing": ([], ["look at what?", "explore.py RUN VIEW"]),
+    "nothing": ([], ["nothing to show", "explore.py RUN [VIEW]"]),
     "no such run": (["nowhere", "heads"], ["no run in runs/nowhere"]),
     "no such run, no view": (["nowhere"], ["no run in runs/nowhere"]),
     "no such view": (["tiny", "head"], ["'head'", "did you mean heads?"]),
-    "a view without a run": (["heads"], ["heads of what?"]),
-    "a demo with a run": (["tiny", "softmax"], ["needs no run"]),
-    "the other kind": (["tiny", "weights"], ["weights is not for runs/tiny", "text network", "attention"]),
-    "an option of another view": (["tiny", "heads", "--prompt", "x"], ["--prompt is not for heads", "attention"]),
+    "a view without a run": (["heads"], ["heads needs a run"]),
+    "a demo with a run": (["tiny", "softmax"], ["takes no run"]),
+    "the other kind": (["tiny", "weights"], ["weights does not apply to runs/tiny", "text network", "attention"]),
+    "an option of another view": (
+        ["tiny", "heads", "--prompt", "x"],
+        ["--prompt does not apply to heads", "attention"],
+    ),
     "a checkpoint of a demo": (["softmax", "--checkpoint", "last"], ["--checkpoint"]),
     "no such checkpoint": (["tiny", "heads", "--checkpoint", "step-9"], ["--checkpoint", "step-9"]),
     "a layer too many": (["tiny", "attention", "--layer", "2"], ["--layer 2", "0 to 1"]),
@@ -216,16 +217,16 @@ MISTAKES = {
     "a neuron too many": (["tiny", "neurons", "--neuron", "64"], ["--neuron 64", "0 to 63"]),
     "a negative layer": (["tiny", "attention", "--layer=-1"], ["--layer"]),
     "an unknown character": (["tiny", "surprise", "--prompt", "§§"], ["§"]),
-    "a prompt of one token": (["tiny", "attention", "--prompt", "a"], ["--prompt", "two at least"]),
+    "a prompt of one token": (["tiny", "attention", "--prompt", "a"], ["--prompt", "at least two tokens"]),
     "an empty prompt": (["tiny", "neurons", "--prompt", ""], ["--prompt"]),
     "a prompt file that isn't there": (["tiny", "surprise", "--prompt-file", "no.txt"], ["no.txt"]),
     "a token that is several": (["tiny", "embedding", "--token", "fox"], ["--token", "'fox'", "3 tokens"]),
     "no direction": (["tiny", "embedding", "--direction", "a", "a"], ["--direction"]),
     "a picture of no kind": (["softmax", "--out", "x.bmp"], ["x.bmp", ".png"]),
-    "a picture nowhere": (["softmax", "--out", "no/x.png"], ["there is no folder no"]),
+    "a picture nowhere": (["softmax", "--out", "no/x.png"], ["folder not found: no"]),
     "a config that isn't there": (["no.toml", "parameters"], ["no.toml"]),
     "a config without sizes": ([str(ROOT / "configs/text.toml"), "parameters"], ["--dry-run"]),
-    "a config for another view": ([str(ROOT / "configs/python.toml"), "heads"], ["heads looks at a run"]),
+    "a config for another view": ([str(ROOT / "configs/python.toml"), "heads"], ["heads needs a run"]),
     "misspelt": (["softmax", "--ot", "x.png"], ["--ot"]),
     "one word too many": (["tiny", "heads", "more"], ["more"]),
 }
@@ -239,9 +240,9 @@ def test_a_mistake_is_one_line(shell, trained, mistake):
 
 def test_a_text_that_is_gone_is_one_line_with_the_way_out(shell, trained, workplace):
     (workplace / "poem.txt").unlink()
-    one_line(shell("explore.py", trained, "surprise"), "not at hand", "--prompt")
+    one_line(shell("explore.py", trained, "surprise"), "not available", "--prompt")
     assert shell("explore.py", trained, "surprise", "--prompt", "The quick")[0] == 0
-    assert "gradient in each layer" not in seen(shell("explore.py", trained, "curves"))
+    assert "gradient norm of each layer" not in seen(shell("explore.py", trained, "curves"))
 
 
 def test_a_picture_without_matplotlib_is_one_line_and_text_needs_none(shell, trained, without):
@@ -262,7 +263,7 @@ def test_adapters_and_eight_bits_are_looked_into_like_any_other(shell, trained):
     for run in ("lora", "./small"):
         for view in ("attention", "logit-lens", "embedding", "heads", "neurons", "surprise", "parameters"):
             seen(shell("explore.py", run, view))
-    assert "gradient in each layer" in seen(shell("explore.py", "lora", "curves"))
+    assert "gradient norm of each layer" in seen(shell("explore.py", "lora", "curves"))
     one_line(shell("explore.py", "./small", "curves"), "log.jsonl", code=1)
 
 
@@ -280,4 +281,4 @@ def test_a_command_is_answered_in_one_line_from_the_shell_too():
         [sys.executable, "explore.py", "softmax", "--lesson"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr == "error: --lesson is not for softmax; it is for parameters\n"
+    assert done.stderr == "error: --lesson does not apply to softmax, only to parameters\n"

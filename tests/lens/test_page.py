@@ -188,7 +188,7 @@ def test_questions_are_bounded(client):
 
 def test_a_mistake_is_one_line_of_json(client):
     error = ask(client, "logits", tokens=[999]).json()["error"]
-    assert error == "token 999 is not one of 257"
+    assert error == "token 999 is out of range (0 to 256)"
 
 
 def test_the_server_listens_on_this_machine_alone():
@@ -251,11 +251,11 @@ def test_a_run_without_a_view_is_the_page(text_run):
     assert (request.view, request.port, request.prompt, request.no_browser) == ("page", 8123, "The fox", False)
     for words, message in (
         (["--port", "0"], "--port"),
-        (["--port", "70000"], "ports end at 65535"),
+        (["--port", "70000"], "1 to 65535"),
         (["--export", "page.pdf"], "must be a .html file"),
         (["--export", "nowhere/page.html"], "must be a .html file"),
         (["--out", "page.png"], "--export"),
-        (["--layer", "1"], "--layer is not for page"),
+        (["--layer", "1"], "--layer does not apply to page"),
     ):
         with pytest.raises(UserError, match=message):
             understand(["tiny", *words])
@@ -288,7 +288,7 @@ def test_a_gpt2_in_a_hugging_face_folder_has_a_page(shell, tiny, capfd):
 
     explore.main(understand(["folder/gpt2", "--export", "page.html", "--prompt", "The quick"]))
     assert '"name":"gpt2"' in Path("page.html").read_text()
-    with pytest.raises(UserError, match="has the page alone"):
+    with pytest.raises(UserError, match="only the page"):
         understand(["folder/gpt2", "heads"])
 
 
@@ -321,6 +321,6 @@ def test_a_run_is_exported_by_its_command(text_run, capfd):
     import explore
 
     explore.main(understand(["tiny", "--export", "page.html", "--prompt", "The quick"]))
-    assert "opens without a server" in capfd.readouterr().err
+    assert "opens in a browser" in capfd.readouterr().err
     told = Path("page.html").read_text().partition('id="told">')[2].partition("</script>")[0]
     assert json.loads(told)["about"]["name"].startswith("tiny, step ")

@@ -85,7 +85,7 @@ def test_each_image_of_first_weights_has_its_neurons_number_and_bias(model):
 
 
 def test_the_table_of_first_weights_has_each_neurons_extremes(model):
-    table = rows(seen("weights").text, "neuron bias least weight largest length")
+    table = rows(seen("weights").text, "neuron bias min weight max weight norm")
     W, b = model.layers[0].weight.detach(), model.layers[0].bias.detach()
     assert table == [
         [str(n), f"{b[n]:+.2f}", f"{W[n].min():+.2f}", f"{W[n].max():+.2f}", f"{W[n].square().sum() ** 0.5:.2f}"]
@@ -122,7 +122,7 @@ def test_each_image_stands_beside_the_network_it_lights_and_is_named_with_its_an
         assert title(left) == NAMES[number]
         np.testing.assert_allclose(left.images[0].get_array(), x.view(28, 28), atol=1e-6)
         best = int(answers.argmax())
-        assert title(right) == f"read as {best}, {scored} {float(answers[best]):.2f}"
+        assert title(right) == f"predicted {best}, {scored} {float(answers[best]):.2f}"
         hidden = model.layers[0](x).sigmoid().detach()
         layers = [hidden, model.layers[1](hidden).sigmoid().detach(), answers]
         for place, (column, values) in enumerate(zip(right.collections[-3:], layers, strict=True)):
@@ -169,13 +169,13 @@ def test_the_histogram_says_of_which_images_a_network_is_how_sure(model, loss):
         np.testing.assert_allclose([bar.get_height() for bar in container], share / len(sure), atol=1e-9)
         np.testing.assert_allclose([bar.get_x() for bar in container], edges[:-1], atol=1e-9)
     scored = {"cross_entropy": "probability", "squared_error": "activation"}[loss]
-    assert scored in axes.get_xlabel() and axes.get_ylabel() == "share of the images"
+    assert scored in axes.get_xlabel() and axes.get_ylabel() == "fraction of images"
 
 
 @both
 def test_the_table_of_activations_counts_lit_neurons_and_names_the_two_best_answers(model, loss):
     text = seen("activations").text
-    lines = text[text.index("what comes in") :].split("\n\n")[0].split("\n")[1:]
+    lines = text[text.index("input ") :].split("\n\n")[0].split("\n")[1:]
     for line, name, x in zip(lines, NAMES, specimens(), strict=True):
         hidden = model.layers[0](x).sigmoid()
         lit = [int((layer > 0.5).sum()) for layer in (hidden, model.layers[1](hidden).sigmoid())]
@@ -184,7 +184,7 @@ def test_the_table_of_activations_counts_lit_neurons_and_names_the_two_best_answ
         named = [f"{answer} ({answers[answer]:.1%})" for answer in (best, second)]
         expected = f"{name} {lit[0]} of 16, {lit[1]} of 12 {named[0]} {named[1]}"
         assert " ".join(line.split()) == expected
-    table = rows(text, "of mean above 0.9")
+    table = rows(text, "images mean above 0.9")
     images = torch.rand(60, 784, generator=torch.Generator().manual_seed(0)) ** 3
     sure = outputs(model, images, loss).amax(dim=-1)
     assert table[0] == ["test", "images", f"{sure.mean():.2f}", f"{(sure > 0.9).float().mean():.1%}"]
@@ -207,9 +207,9 @@ def test_each_mistake_says_what_it_is_what_it_was_read_as_and_how_surely(model, 
         assert title(axes) == f"{label} as {answer}, {score:.0%}"
         np.testing.assert_allclose(axes.images[0].get_array(), images[place].view(28, 28), atol=1e-6)
     text = seen("mistakes", top=2).text
-    assert f"{len(wrong)} of 60 test images are read wrongly, {len(wrong) / 60:.2%}" in text
+    assert f"{len(wrong)} of 60 test images misclassified, {len(wrong) / 60:.2%}" in text
     for score, _, label, answer in wrong[:2]:
-        assert f"a {label}, read as {answer} ({score:.1%})" in text
+        assert f"label {label}, predicted {answer} ({score:.1%})" in text
 
 
 def test_the_table_of_who_is_taken_for_whom_has_what_it_is_down_and_what_it_is_read_as_across(model, loss):
@@ -218,18 +218,18 @@ def test_the_table_of_who_is_taken_for_whom_has_what_it_is_down_and_what_it_is_r
     for place, answer in enumerate(outputs(model, images, loss).argmax(dim=-1).tolist()):
         counts[place % 10, answer] += 1
     axes = panels(seen("mistakes").draw())[-1]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("read as", "is")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "label")
     assert set(ticks(axes, "x")) == set(ticks(axes, "y")) == {*range(10)}
     grid, written = cells(axes), words(axes)
     for label, answer in product(range(10), repeat=2):
         assert written[answer, label] == str(counts[label, answer])
         assert np.isnan(grid[label, answer]) if label == answer else grid[label, answer] == counts[label, answer]
-    assert "wrongly" in axes.images[0].colorbar.ax.get_ylabel()
+    assert "misclassified" in axes.images[0].colorbar.ax.get_ylabel()
     assert (counts != counts.T).any()
     text = seen("mistakes").text
     head, *table = [line.split() for line in text.split("\n\n")[1].split("\n")]
-    assert head == [word for digit in range(10) for word in ("as", str(digit))]
-    assert table == [["a", str(d), *(str(n or ".") for n in counts[d])] for d in range(10)]
+    assert head == [word for digit in range(10) for word in ("pred", str(digit))]
+    assert table == [["label", str(d), *(str(n or ".") for n in counts[d])] for d in range(10)]
 
 
 # Any run
@@ -261,7 +261,7 @@ def test_every_bar_of_parameters_has_its_matrixs_name_product_number_and_share(t
     for row, name, count in zip(table, names.values(), counts.values(), strict=True):
         assert " ".join(row).startswith(name) and row[-2:] == [f"{count:,}", f"{count / total:.1%}"]
     assert " + ".join(f"{count:,}" for count in counts.values()) + f" = {total:,}" in found.text
-    tensors = rows(found.text, "tensor shape: outputs x inputs numbers in all")
+    tensors = rows(found.text, "tensor shape: outputs x inputs parameters")
     assert tensors[0] == ["layers.0.weight", "16", "x", "784", "12,544"]
     assert tensors[-1] == ["layers.2.bias", "10", "10"]
 
@@ -298,7 +298,7 @@ def of(key: str) -> list[tuple[float, float]]:
 def test_every_curve_of_a_run_is_drawn_under_its_name(logged):
     figure = seen("curves").draw()
     cost, quality, rate, gradient = panels(figure)
-    assert figure.get_suptitle() == "Learning (net)"
+    assert figure.get_suptitle() == "Training curves (net)"
     drawn_ = lines(cost)
     assert title(cost) == "cost" and len(drawn_) == 2
     assert next(points for name, points in drawn_.items() if name.startswith("training")) == of("loss")
@@ -307,7 +307,7 @@ def test_every_curve_of_a_run_is_drawn_under_its_name(logged):
     assert title(rate) == "learning rate" and points_of(rate) == [of("lr")] and rate.get_xlabel() == "step"
     assert "gradient" in title(gradient) and gradient.get_xlabel() == "step" and gradient.get_yscale() == "log"
     drawn_ = lines(gradient)
-    assert drawn_.pop(next(name for name in drawn_ if name.startswith("whole"))) == of("grad_norm")
+    assert drawn_.pop(next(name for name in drawn_ if name.startswith("global"))) == of("grad_norm")
     assert drawn_ == LAYERS
 
 
@@ -412,15 +412,15 @@ def test_angles_are_drawn_and_counted_under_their_number_of_dimensions(monkeypat
     found = seen("directions")
     top, bottom = panels(found.draw())
     wanted = {d: demos.random_angles(d).numpy() for d in (3, 100)}
-    table = rows(found.text, "dimensions mean angle deviation 1 / sqrt(d)")
+    table = rows(found.text, "dimensions mean angle std 1 / sqrt(d), degrees")
     for (d, angles), stairs, row in zip(wanted.items(), top.patches, table, strict=True):
-        assert stairs.get_label() == f"{d} dimensions: {angles.std():.2f} degrees of deviation"
+        assert stairs.get_label() == f"{d} dimensions: {angles.std():.2f} degrees standard deviation"
         heights, edges = np.histogram(angles, np.linspace(0, 180, 361), density=True)
         np.testing.assert_allclose(stairs.get_data().values, heights, atol=1e-9)
         np.testing.assert_allclose(stairs.get_data().edges, edges)
         assert row == [str(d), f"{angles.mean():.2f}", f"{angles.std(ddof=1):.2f}", f"{np.degrees(d**-0.5):.2f}"]
-    costs = {"random": (None, 0), "a cost of all that is beyond 0.01": (demos.hinge, 4),
-             "a cost of the worst pairs": (demos.high_power, 4)}  # fmt: skip
+    costs = {"random": (None, 0), "cost: excess of |cosine| over 0.01": (demos.hinge, 4),
+             "cost: 16-norm of cosines": (demos.high_power, 4)}  # fmt: skip
     for (name, (cost, steps)), stairs in zip(costs.items(), bottom.patches, strict=True):
         angles = demos.angles(pack(40, 15, cost or demos.hinge, steps=steps))
         off = float((angles - 90).abs().max())
@@ -475,15 +475,15 @@ def test_first_weights_and_how_they_learn_are_drawn_beside_where_they_began(few_
     learned = {"zero": demos.learn("zero", *few_digits), "random": demos.learn("uniform", *few_digits)}
     grid, curves = panels(figure)[:16], panels(figure)[16]
     for row, (start, network) in zip((grid[:8], grid[8:]), learned.items(), strict=True):
-        assert row[0].get_ylabel() == f"begun at {start}"
+        assert row[0].get_ylabel() == f"{start} start"
         for number, axes in enumerate(row):
             np.testing.assert_allclose(cells(axes), network.model.layers[0].weight[number].detach().view(28, 28))
     drawn_ = lines(curves)
     assert {name: [y for _, y in points] for name, points in drawn_.items()} == {
-        f"begun at {start}": pytest.approx(network.accuracy) for start, network in learned.items()
+        f"{start} start": pytest.approx(network.accuracy) for start, network in learned.items()
     }
     assert curves.get_xlabel() == "step" and curves.get_ylabel() == "accuracy"
-    table = rows(found.text, "first weights accuracy different neurons of 16")
+    table = rows(found.text, "initial weights accuracy distinct neurons of 16")
     assert table == [
         ["zero", f"{learned['zero'].accuracy[-1]:.1%}", "1"],
         ["uniform", f"{learned['random'].accuracy[-1]:.1%}", "16"],
@@ -503,7 +503,7 @@ def test_how_many_neurons_are_saturated_is_said_of_the_first_weights_that_did_it
         assert axes.get_xlabel().startswith("activation")
         row = next(line for line in found.text.split("\n") if line.startswith(name))
         assert row.split()[-1] == f"{share:.1%}"
-    assert drawn_[0].get_ylabel() == "share of the neurons"
+    assert drawn_[0].get_ylabel() == "fraction of activations"
 
 
 def test_the_gradients_of_twenty_layers_are_drawn_from_the_inputs_on_under_their_network():

@@ -55,7 +55,7 @@ def stages_of(model: GPT) -> list[dict[str, Tensor]]:
 
 
 IN_TITLES = {"scores": "scores", "masked": "masked", "pattern": "softmax", "weighted": "value"}
-UNITS = {"scores": "score", "masked": "score", "pattern": "share", "weighted": "|W_O v|"}
+UNITS = {"scores": "score", "masked": "score", "pattern": "weight", "weighted": "|W_O v|"}
 
 
 def is_of(found: np.ndarray, wanted: Tensor, layout: str) -> None:
@@ -75,7 +75,7 @@ def test_one_heads_grids_have_the_words_of_the_queries_and_keys_along_the_axes_t
     assert len(panels(figure)) == len(STAGES)
     for axes, stage in zip(panels(figure), STAGES, strict=True):
         assert axes.get_xlabel().startswith(across) and axes.get_ylabel().startswith(down)
-        assert ("who asks" in axes.get_xlabel()) is (layout == "lesson") is ("who answers" in axes.get_ylabel())
+        assert ("query position" in axes.get_xlabel()) is (layout == "lesson") is ("key position" in axes.get_ylabel())
         assert ticks(axes, "x") == ticks(axes, "y") == dict(enumerate(PROMPT))
         is_of(cells(axes), stages_of(model)[layer][stage][head], layout)
         image = axes.images[0]
@@ -118,7 +118,7 @@ def test_a_grid_of_heads_names_layers_down_and_heads_across(model, layout, chose
 def test_the_table_of_one_head_names_each_query_its_strongest_keys_and_their_numbers(model):
     text = seen("attention", prompt=PROMPT, layer=1, head=0).text
     assert text.startswith("net, step 7\n\nlayer 1, head 0:")
-    table, grids = rows(text, "place query <- key"), stages_of(model)[1]
+    table, grids = rows(text, "position query <- key"), stages_of(model)[1]
     for query in range(T):
         mine = [row for row in table if row[0] == str(query)]
         pattern = grids["pattern"][0, query]
@@ -127,12 +127,22 @@ def test_the_table_of_one_head_names_each_query_its_strongest_keys_and_their_num
         for row, key in zip(mine, keys, strict=True):
             numbers = [float(grids[stage][0, query, key]) for stage in ("scores", "pattern", "weighted")]
             assert [float(cell) for cell in row[3:]] == pytest.approx(numbers, abs=6e-4)
-    assert text.split("\n")[3].split() == ["place", "query", "<-", "key", "score", "share", "share", "x", "|value|"]
+    assert text.split("\n")[3].split() == [
+        "position",
+        "query",
+        "<-",
+        "key",
+        "score",
+        "weight",
+        "weight",
+        "x",
+        "|value|",
+    ]
 
 
 def test_the_table_of_all_heads_says_how_far_back_each_looks_and_its_strongest_link(model):
     text = seen("attention", prompt=PROMPT).text
-    table = rows(text, "layer head tokens back on the first strongest link")
+    table = rows(text, "layer head mean distance on first token strongest link")
     assert [row[:2] for row in table] == [[str(layer), str(head)] for layer, head in product(range(L), range(H))]
     for row, (layer, head) in zip(table, product(range(L), range(H)), strict=True):
         pattern = stages_of(model)[layer]["pattern"][head].tolist()
@@ -160,9 +170,9 @@ def test_the_logit_lens_has_a_row_a_depth_a_column_a_token_and_below_it_what_cam
     figure, (said, shares) = seen("logit-lens", prompt=PROMPT).draw(), guesses(model)
     (axes,) = panels(figure)
     assert ticks(axes, "y") == {0: "embedding", 1: "layer 0", 2: "layer 1", 3: "layer 2"}
-    assert ticks(axes, "x") == dict(enumerate(PROMPT)) and title(axes) == "after reading"
+    assert ticks(axes, "x") == dict(enumerate(PROMPT)) and title(axes) == "input token"
     (below,) = axes.child_axes
-    assert below.get_xlabel() == "what came next"
+    assert below.get_xlabel() == "actual next token"
     assert ticks(below, "x") == dict(enumerate(PROMPT[1:] + "?"))
     np.testing.assert_allclose(cells(axes), shares, atol=1e-5)
     written = words(axes)
@@ -176,7 +186,7 @@ def test_the_logit_lens_has_a_row_a_depth_a_column_a_token_and_below_it_what_cam
 def test_the_table_of_the_logit_lens_has_the_same_rows(model):
     text, (said, shares) = seen("logit-lens", prompt=PROMPT).text, guesses(model)
     lines = [line.split() for line in text.split("\n")[2:]]
-    assert lines[0] == ["after", "reading", *PROMPT]
+    assert lines[0] == ["input", "token", *PROMPT]
     for depth, line in enumerate(lines[1:]):
         cells_ = [cell for pair in zip(said[depth], shares[depth], strict=True) for cell in (pair[0], f"{pair[1]:.0%}")]
         assert line == [*(["layer", str(depth - 1)] if depth else ["embedding"]), *cells_]
@@ -218,9 +228,9 @@ def test_a_text_is_as_dark_as_it_was_surprising_token_by_token(model):
 def test_the_table_of_surprises_counts_bits_and_their_probability(model):
     text, bits = seen("surprise", prompt=PROMPT, top=3).text, bits_of(model, PROMPT)
     mean = sum(bits) / len(bits)
-    assert f"net, step 7: 5 tokens, {mean:.2f} bits each on average, {mean:.3f} a byte" in text
+    assert f"net, step 7: 5 tokens, {mean:.2f} bits each on average, {mean:.3f} per byte" in text
     order = sorted(range(5), key=lambda n: -bits[n])[:3]
-    assert rows(text, "place after came bits probability") == [
+    assert rows(text, "position after token bits probability") == [
         [str(n + 1), PROMPT[: n + 1], PROMPT[n + 1], f"{bits[n]:.2f}", f"{2 ** -bits[n]:.4f}"] for n in order
     ]
 
@@ -230,7 +240,7 @@ def test_of_characters_of_several_bytes_a_byte_costs_less_than_a_token(model, mo
     config = model.config.model_copy(update={"vocab_size": known.vocab_size})
     restored(monkeypatch, drawn(GPT(config)).float(), known)
     text = seen("surprise", prompt="a中éb").text
-    mean, byte = (float(text.split(mark)[0].split()[-1]) for mark in (" bits each", " a byte"))
+    mean, byte = (float(text.split(mark)[0].split()[-1]) for mark in (" bits each", " per byte"))
     assert byte == pytest.approx(mean * 3 / (3 + 2 + 1), abs=0.01)
 
 
@@ -255,7 +265,7 @@ def test_the_embedding_is_drawn_with_each_tokens_name_at_its_point_and_its_kind_
         mine = [named[name] for name in KNOWN.characters if is_kind(name)]
         np.testing.assert_allclose(points.get_offsets(), mine)
     text = seen("embedding").text
-    assert f"holds {sum(plane.explained.tolist()):.1%} of the spread of {V} tokens" in text
+    assert f"{sum(plane.explained.tolist()):.1%} of the variance of {V} tokens" in text
 
 
 def measured(model: GPT) -> dict[str, dict[str, float]]:
@@ -343,7 +353,7 @@ def test_singular_values_are_drawn_under_the_map_and_the_layer_they_belong_to(mo
     for axes, name in ((qk, "QK"), (ov, "OV")):
         assert title(axes) == f"singular values of {name}" and "16" in axes.get_xlabel()
         bound = [line for line in axes.lines if len(set(line.get_xdata())) == 1]
-        assert [line.get_xdata()[0] for line in bound] == [D] and f"rank is {D} at most" in axes.texts[0].get_text()
+        assert [line.get_xdata()[0] for line in bound] == [D] and f"rank at most {D}" in axes.texts[0].get_text()
         curves = [line for line in axes.lines if line not in bound]
         for line, (layer, head) in zip(curves, product(range(L), range(H)), strict=True):
             assert to_hex(line.get_color()) == colors[f"layer {layer}"]
@@ -361,11 +371,11 @@ def shares_of(model: GPT) -> dict[str, Tensor]:
 def test_composition_is_drawn_with_the_writing_layers_down_and_the_reading_ones_across(model):
     kinds = shares_of(model)
     found = panels(seen("heads").draw())
-    assert len(found) == 4 + 2 + 3 and found[6].get_ylabel() == "heads of layer, which write"
+    assert len(found) == 4 + 2 + 3 and found[6].get_ylabel() == "layer of writing head"
     for axes in found[6:]:
         wanted = kinds[title(axes).removeprefix("composition in the ")].numpy()
-        assert axes.get_xlabel().endswith("read")
-        assert axes.get_ylabel() in ("", "heads of layer, which write")
+        assert axes.get_xlabel() == "layer of reading head"
+        assert axes.get_ylabel() in ("", "layer of writing head")
         down, across = ({name: place for place, name in ticks(axes, along).items()} for along in "yx")
         assert list(down) == ["0", "1"] and list(across) == ["1", "2"]
         grid = cells(axes)
@@ -407,7 +417,7 @@ def test_a_neurons_picture_outlines_where_it_peaks_and_names_what_it_adds(model,
     active, adds = neuron_numbers(model, layer, neuron)
     assert figure.get_suptitle() == f"Neurons of layer {layer} (net, step 7)"
     left, right = panels(figure)
-    assert title(left).startswith(f"neuron {neuron}: up to {max(active):.1f};")
+    assert title(left).startswith(f"neuron {neuron}: max {max(active):.1f};")
     assert "".join(text for _, text in sorted((x, text) for (x, _), text in words(left).items())) == PROMPT
     grounds = {patch.get_x(): patch for patch in left.patches}
     painted = left.images[0]
@@ -416,7 +426,7 @@ def test_a_neurons_picture_outlines_where_it_peaks_and_names_what_it_adds(model,
         assert (grounds[place].get_linewidth() > 0) is (value == max(active))
     best = sorted(adds, key=lambda name: -adds[name])
     shown = [*best[:6], *best[-6:]]
-    assert ticks(right, "x") == dict(enumerate(shown)) and "adds to logits" in title(right)
+    assert ticks(right, "x") == dict(enumerate(shown)) and "change of logits" in title(right)
     for place, name in enumerate(shown):
         height, color = bars(right)[place]
         assert height == pytest.approx(adds[name], abs=1e-4) and color == (BLUE if height >= 0 else RED).lower()
@@ -426,12 +436,12 @@ def test_a_neurons_table_marks_where_it_peaks_and_lists_what_it_adds_and_takes(m
     text, (active, adds) = seen("neurons", prompt=PROMPT, layer=1, neuron=3).text, neuron_numbers(model, 1, 3)
     peak = active.index(max(active))
     assert text.startswith(f"net, step 7, layer 1, {T} tokens of text\n\nneuron 3\n")
-    assert rows(text, "activation where")[0] == [
+    assert rows(text, "activation text")[0] == [
         f"{max(active):.2f}",
         f"{PROMPT[:peak]}[{PROMPT[peak]}]{PROMPT[peak + 1 :]}",
     ]
     best = sorted(adds, key=lambda name: -adds[name])
-    for word, names in (("adds", best[:8]), ("takes", best[::-1][:8])):
+    for word, names in (("raises", best[:8]), ("lowers", best[::-1][:8])):
         line = next(line for line in text.split("\n") if line.startswith(word))
         assert line.split()[1:] == [cell for name in names for cell in (name, f"{adds[name]:+.2f}")]
 
