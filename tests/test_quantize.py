@@ -202,7 +202,7 @@ def test_int8_costs_a_trained_network_less_than_two_hundredths_of_a_nat_and_weig
 
 def test_a_quantised_run_can_not_be_spoilt(shell, learned):
     save_quantized(restore(learned), Path("runs/small"))
-    with pytest.raises(UserError, match="int8 already"):
+    with pytest.raises(UserError, match="already has int8 weights"):
         save_quantized(restore("small"), Path("runs/smaller"))
     with pytest.raises(UserError, match="isn't empty"):
         save_quantized(restore(learned), Path("runs/small"))
