@@ -281,7 +281,7 @@ def test_temperature_0_is_the_largest_score_the_first_of_equals(values):
 
 @pytest.mark.parametrize("temperature", [-0.1, math.inf, math.nan])
 def test_a_temperature_that_is_none_is_refused(temperature):
-    with pytest.raises(ValueError, match="temperature must be a number from 0 up"):
+    with pytest.raises(ValueError, match="temperature must be finite and >= 0"):
         Unembedding.probabilities(torch.zeros(3), temperature)
 
 

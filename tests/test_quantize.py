@@ -133,7 +133,7 @@ def test_a_layer_that_is_more_than_a_matrix_is_refused():
 
     model = network()
     model.blocks[0].attention.query = Adapted(16, 16)
-    with pytest.raises(ValueError, match="query is more than a matrix; merge its adapter"):
+    with pytest.raises(ValueError, match="query has an adapter; merge it"):
         quantize(model)
 
 
