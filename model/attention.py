@@ -15,7 +15,7 @@ SHORT = 512  # positions; from twice that on, storing the pattern saves no time 
 
 def attention_scores(q: Float[Tensor, "... T D"], k: Float[Tensor, "... S D"]) -> Float[Tensor, "... T S"]:
     """How well each key answers each query: all dot products, scaled so that softmax is not saturated."""
-    return (q / math.sqrt(q.size(-1))) @ k.mT  # QKᵀ / √D; q is smaller than the scores
+    return (q / math.sqrt(q.size(-1))) @ k.mT  # QKᵀ / √D; scaling q is cheaper than scaling the scores
 
 
 def hide_future(scores: Float[Tensor, "... T S"]) -> Float[Tensor, "... T S"]:

@@ -244,7 +244,7 @@ def test_a_nucleus_may_be_larger_than_what_is_mostly_enough(shape):
 
 @pytest.mark.parametrize("k", [-1, 0, 4])
 def test_a_k_outside_the_vocabulary_is_refused(k):
-    with pytest.raises(ValueError, match=f"between 1 and the vocabulary's 3, got {k}"):
+    with pytest.raises(ValueError, match=f"between 1 and the vocabulary size, 3; got {k}"):
         top_k(torch.zeros(3), k)
 
 

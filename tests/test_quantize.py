@@ -204,7 +204,7 @@ def test_a_quantised_run_can_not_be_spoilt(shell, learned):
     save_quantized(restore(learned), Path("runs/small"))
     with pytest.raises(UserError, match="already has int8 weights"):
         save_quantized(restore("small"), Path("runs/smaller"))
-    with pytest.raises(UserError, match="isn't empty"):
+    with pytest.raises(UserError, match="is not empty"):
         save_quantized(restore(learned), Path("runs/small"))
     code, out, err = shell("sample.py", "small", "--dtype", "bfloat16")
     assert (code, out) == (2, "") and "int8" in err and err.count("\n") == 1

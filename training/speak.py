@@ -81,7 +81,7 @@ def write_texts(speaker: Speaker) -> None:
     request = speaker.request
     warn_of_window(speaker)
     texts = [Text(p, s, tokens) for p, tokens in enumerate(speaker.prompts) for s in range(request.samples)]
-    write = write_in_turn if request.logprobs is None else write_scores
+    write = write_in_order if request.logprobs is None else write_scores
     for first in range(0, len(texts), ROWS):
         write(speaker, texts[first : first + ROWS])
 
@@ -105,9 +105,9 @@ def warn_of_window(speaker: Speaker) -> None:
         note(f"texts longer than the {T}-token context continue from their most recent {T - T // 2 + 1} to {T} tokens")
 
 
-def write_in_turn(speaker: Speaker, texts: list[Text]) -> None:
+def write_in_order(speaker: Speaker, texts: list[Text]) -> None:
     """Print the texts of a batch in order, the first unfinished one as it grows."""
-    streams, waiting, shown = [stream(speaker) for _ in texts], [""] * len(texts), 0
+    streams, waiting, shown = [new_stream(speaker) for _ in texts], [""] * len(texts), 0
     print_prompt(speaker, texts[0])
     for text, piece in pieces(speaker, texts, streams):
         waiting[text] += piece
@@ -133,7 +133,7 @@ def print_prompt(speaker: Speaker, text: Text) -> None:
 
 def pieces(speaker: Speaker, texts: list[Text], streams: list[TextStream]) -> Iterator[tuple[int, str]]:
     """Pieces of text, each with the index of its text, as the streams release them."""
-    for batch in growing(speaker, texts, streams):
+    for batch in sample_tokens(speaker, texts, streams):
         for text, token, _ in batch:
             yield text, streams[text].add(token)
     for text, rest in enumerate(streams):
@@ -141,7 +141,7 @@ def pieces(speaker: Speaker, texts: list[Text], streams: list[TextStream]) -> It
             yield text, rest.close()
 
 
-def growing(speaker: Speaker, texts: list[Text], streams: list[TextStream]) -> Iterator[list[Drawn]]:
+def sample_tokens(speaker: Speaker, texts: list[Text], streams: list[TextStream]) -> Iterator[list[Drawn]]:
     """Sample the next token of every text, batch by batch, until its stream has ended."""
     request = speaker.request
     generators = [torch.Generator().manual_seed(seed_for(request.seed, text.sample)) for text in texts]
@@ -150,24 +150,24 @@ def growing(speaker: Speaker, texts: list[Text], streams: list[TextStream]) -> I
     return grow(speaker.reader, tokens, request.max_tokens, sampling, generators, ended)
 
 
-def stream(speaker: Speaker) -> TextStream:
+def new_stream(speaker: Speaker) -> TextStream:
     """An empty stream with the request's stop strings."""
     return TextStream(speaker.tokenizer.token_bytes, speaker.tokenizer.end_of_text, speaker.request.stop)
 
 
 def write_scores(speaker: Speaker, texts: list[Text]) -> None:
     """Print a line of JSON per token: its log-probability (nats, before any filter) and those of the top K."""
-    streams = [stream(speaker) for _ in texts]
-    for batch in growing(speaker, texts, streams):
+    streams = [new_stream(speaker) for _ in texts]
+    for batch in sample_tokens(speaker, texts, streams):
         for text, token, logits in batch:
             streams[text].add(token)
             scores = logits.float().log_softmax(dim=-1)
             top = scores.topk(speaker.request.logprobs or 0).indices.tolist()
-            line = {"prompt": texts[text].prompt, "sample": texts[text].sample, **scored(speaker, token, scores)}
-            print(json.dumps({**line, "top": [scored(speaker, other, scores) for other in top]}), flush=True)
+            line = {"prompt": texts[text].prompt, "sample": texts[text].sample, **token_fields(speaker, token, scores)}
+            print(json.dumps({**line, "top": [token_fields(speaker, other, scores) for other in top]}), flush=True)
 
 
-def scored(speaker: Speaker, token: int, scores: Tensor) -> dict:
+def token_fields(speaker: Speaker, token: int, scores: Tensor) -> dict:
     """The JSON fields of a token: number, text, bytes and log-probability."""
     content = speaker.tokenizer.token_bytes(token)
     text = content.decode("utf-8", errors="replace")
@@ -186,7 +186,7 @@ def converse(speaker: Speaker) -> None:
     warn_of_window(speaker)
     turns = speaker.prompts if any(speaker.request.prompts) else []
     number = 0
-    while (line := ask()) is not None:
+    while (line := read_line()) is not None:
         try:
             turns = [*turns, *to_turns(speaker, line, first=not turns)]
         except UserError as error:
@@ -197,7 +197,7 @@ def converse(speaker: Speaker) -> None:
         number += 1
 
 
-def ask() -> str | None:
+def read_line() -> str | None:
     """The next line typed; None at the end of input."""
     try:
         return input("> " if sys.stdin.isatty() and sys.stdout.isatty() else "")
@@ -227,9 +227,9 @@ def recent(turns: list[list[int]], context: int) -> list[list[int]]:
 
 def reply(speaker: Speaker, tokens: list[int], number: int) -> list[int]:
     """Print a reply to `tokens` as it grows; its tokens, without a stop. Ctrl-C cuts it short."""
-    replied, text = [], stream(speaker)
+    replied, text = [], new_stream(speaker)
     try:
-        for ((_, token, _),) in growing(speaker, [Text(0, number, tokens)], [text]):
+        for ((_, token, _),) in sample_tokens(speaker, [Text(0, number, tokens)], [text]):
             show(text.add(token))
             if not text.ended:
                 replied.append(token)
