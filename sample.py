@@ -1,6 +1,6 @@
-"""A trained network speaks: a GPT writes text, a digit network reads images."""
+"""Sample from a trained network: a GPT generates text, a digit network classifies images."""
 
-if __name__ == "__main__":  # understood before torch is loaded, so that a mistake costs no time
+if __name__ == "__main__":  # parsed before torch is imported, so that mistakes are reported at once
     import sys
 
     from configs.errors import end_quietly_at_interrupt, result_or_exit
@@ -28,55 +28,55 @@ from training.speak import note
 
 
 def read_images(restored: Restored, request: Request) -> None:
-    """Say which digit each picture shows."""
+    """Print each image and the digit that the network takes it for."""
     from data.picture import draw, read_image
 
     images = [read_image(name) for name in request.image]
-    introduce(restored)
+    print_source(restored)
     for name, image in zip(request.image, images, strict=True):
-        print(f"{draw(image)}\n{one_line(name)}: {opinion(outputs(restored, image))}")
+        print(f"{draw(image)}\n{one_line(name)}: {prediction(outputs(restored, image))}")
 
 
 def show_test_digits(restored: Restored, request: Request) -> None:
-    """Accuracy on the test images, with some that the network got right and some that it got wrong."""
+    """Print the test accuracy and `request.test_digits` test images, half of them misclassified."""
     from data.digits import open_digits
     from data.picture import draw
 
     model, path = restored.model_config, restored.record.resolved.data.path
     images, labels = open_digits(DataConfig(path=path), model.sizes, seed=0).splits["test"]
     scores = outputs(restored, images)
-    introduce(restored)
-    right = scores.argmax(dim=-1) == labels
-    print(f"{right.sum():,} of {len(labels):,} test images right: {right.float().mean():.2%}\n")
+    print_source(restored)
+    correct = scores.argmax(dim=-1) == labels
+    print(f"{correct.sum():,} of {len(labels):,} test images correct ({correct.float().mean():.2%})\n")
     half = request.test_digits // 2
     for title, chosen in (
-        ("right", right.nonzero()[: request.test_digits - half]),
-        ("wrong", (~right).nonzero()[:half]),
+        ("correct", correct.nonzero()[: request.test_digits - half]),
+        ("wrong", (~correct).nonzero()[:half]),
     ):
         for index in chosen.flatten().tolist():
-            print(f"{draw(images[index])}\n{title}: a {labels[index]}, read as {opinion(scores[index])}\n")
+            print(f"{draw(images[index])}\n{title}: label {labels[index]}, predicted {prediction(scores[index])}\n")
 
 
 @torch.inference_mode()
 def outputs(restored: Restored, images: Tensor) -> Tensor:
-    """What the ten output neurons say, between 0 and 1, read as the network's cost reads them."""
+    """Scores (B, 10) in [0, 1]: softmax or sigmoid of the logits, whichever the training loss uses."""
     device = next(restored.model.parameters()).device
     return READINGS[restored.record.resolved.train.loss](restored.model(images.to(device))).cpu()
 
 
-def opinion(scores: Tensor) -> str:
-    """The two likeliest digits."""
+def prediction(scores: Tensor) -> str:
+    """`7 (93.1%), then 9 (4.2%)`: the two highest-scoring digits."""
     best, second = scores.topk(2).indices.tolist()
-    return f"{best} ({scores[best]:.1%}), else {second} ({scores[second]:.1%})"
+    return f"{best} ({scores[best]:.1%}), then {second} ({scores[second]:.1%})"
 
 
-def introduce(restored: Restored, more: str = "") -> None:
-    """Say whose words follow."""
+def print_source(restored: Restored, more: str = "") -> None:
+    """Print the run and its step to stderr, so that stdout is output only."""
     note(f"{restored.folder}, step {restored.checkpoint.state.step:,}{more}")
 
 
 def main(request: Request) -> None:
-    """Restore the run and let it speak."""
+    """Load the run and print what was requested."""
     restored = restore(str(request.run), request.checkpoint)
     restored.model.to(choose_device(request.device))
     if request.image:
@@ -84,9 +84,9 @@ def main(request: Request) -> None:
     elif request.test_digits:
         show_test_digits(restored, request)
     else:
-        sys.stdout.reconfigure(errors="replace")  # what its encoding lacks is no reason to stop
+        sys.stdout.reconfigure(errors="replace")  # print ? for characters that the terminal's encoding lacks
         speaker = speak.speaker(restored, request)
-        introduce(restored, f", seed {request.seed}")
+        print_source(restored, f", seed {request.seed}")
         (speak.converse if request.interactive else speak.write_texts)(speaker)
 
 

@@ -1,4 +1,4 @@
-"""Networks: everything the lessons draw, and the step from logits to text."""
+"""The networks of the lessons, a digit MLP and a GPT, and text generation from logits."""
 
 from configs.schema import GPTConfig, MLPConfig
 from model.gpt import GPT
@@ -9,9 +9,9 @@ __all__ = ["GPT", "MLP", "GPTConfig", "MLPConfig", "build_model"]
 
 
 def build_model(config: MLPConfig | GPTConfig) -> MLP | GPT:
-    """The network that a config describes, with first weights from torch's random state.
+    """The network that a config describes, with initial weights from torch's global random generator.
 
-    With [model.lora] its adapters alone learn. Raises UserError for a rank that is too high.
+    With [model.lora], only the adapters are trainable. Raises UserError for too high a rank.
     """
     match config:
         case MLPConfig():

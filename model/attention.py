@@ -9,17 +9,17 @@ from torch.nn import functional as F
 
 from configs.schema import GPTConfig
 
-Heads = Float[Tensor, "B H T D"]  # numbers of each head, its D for each of T positions, in each of B texts
-SHORT = 512  # positions; from twice as many on, stored patterns save no time and take much memory
+Heads = Float[Tensor, "B H T D"]  # vectors of H heads, at T positions of B texts
+SHORT = 512  # positions; from twice that on, storing the pattern saves no time and takes much memory
 
 
 def attention_scores(q: Float[Tensor, "... T D"], k: Float[Tensor, "... S D"]) -> Float[Tensor, "... T S"]:
     """How well each key answers each query: all dot products, scaled so that softmax is not saturated."""
-    return (q / math.sqrt(q.size(-1))) @ k.mT  # QKᵀ / √D, divided where there are fewer numbers
+    return (q / math.sqrt(q.size(-1))) @ k.mT  # QKᵀ / √D; scaling q is cheaper than scaling the scores
 
 
 def hide_future(scores: Float[Tensor, "... T S"]) -> Float[Tensor, "... T S"]:
-    """-inf wherever the key stands after the query; the last query stands beside the last key."""
+    """-inf wherever the key comes after the query; the last query is aligned with the last key."""
     T, S = scores.shape[-2:]
     return scores + scores.new_full((T, S), -torch.inf).triu(1 + S - T)
 
@@ -27,7 +27,7 @@ def hide_future(scores: Float[Tensor, "... T S"]) -> Float[Tensor, "... T S"]:
 def attention_pattern(
     q: Float[Tensor, "... T D"], k: Float[Tensor, "... S D"], causal: bool = True
 ) -> Float[Tensor, "... T S"]:
-    """softmax(QKᵀ / √D), the later words hidden (Vaswani et al. 2017; lesson: "Attention, step by step").
+    """softmax(QKᵀ / √D), later tokens masked (Vaswani et al. 2017; lesson: "Attention, step by step").
 
     Rows are queries and sum to 1; the lessons draw the transpose, a column per query.
     """
@@ -40,7 +40,7 @@ def attention_pattern(
 def attend(q: Heads, k: Heads, v: Heads) -> Heads:
     """What each position takes from the earlier ones: their values, weighted by its row of the pattern.
 
-    The fused kernel never stores the pattern. Its way back is slow in bfloat16 on CPUs, where short ones are stored.
+    The fused kernel never stores the pattern. Its backward pass is slow in bfloat16 on CPUs, so short ones are stored.
     """
     if v.is_cpu and torch.is_grad_enabled() and v.dtype == torch.bfloat16 and v.size(-2) <= SHORT:
         return attention_pattern(q, k) @ v
@@ -48,9 +48,9 @@ def attend(q: Heads, k: Heads, v: Heads) -> Heads:
 
 
 class CausalSelfAttention(nn.Module):
-    """H heads look at the same vectors in H subspaces; their findings are concatenated and projected back.
+    """H heads attend to the same vectors in H subspaces; their results are concatenated and projected back.
 
-    In the lesson's words a head's slice of `value` is its Value-down and its slice of `out` its Value-up.
+    In the lesson's terms, a head's slice of `value` is its Value-down and its slice of `out` its Value-up.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -68,11 +68,11 @@ class CausalSelfAttention(nn.Module):
             self.turn = Rotation(config.context_length, C // config.n_head)
 
     def split(self, x: Float[Tensor, "B T C"]) -> Heads:
-        """Give each head its own D = C / H numbers of every vector."""
+        """Give each head its own D = C / H dimensions of every vector."""
         return x.unflatten(-1, (self.n_head, -1)).transpose(1, 2)
 
     def queries_and_keys(self, x: Float[Tensor, "B T C"]) -> tuple[Heads, Heads]:
-        """What each position asks and answers to, in each head; turned by its place if positions are rotary."""
+        """What each position asks and what it answers to, in each head; rotated by its position if that is rotary."""
         q, k = self.split(self.query(x)), self.split(self.key(x))
         return (self.turn(q), self.turn(k)) if self.turn else (q, k)
 

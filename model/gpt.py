@@ -18,7 +18,7 @@ from model.mlp import MLP
 
 
 class Embedding(nn.Module):
-    """Token and place become one vector: a row of the embedding matrix plus a row for the position.
+    """Token and position become one vector: a row of the embedding matrix plus a row for the position.
 
     `token.weight` is the lesson's W_E transposed: one row, not one column, per token.
     """
@@ -26,14 +26,14 @@ class Embedding(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.token = nn.Embedding(config.vocab_size, config.n_embd)
-        self.position = position(config)
+        self.position = build_position(config)
 
     def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         return self.token(tokens) + self.position(torch.arange(tokens.size(-1), device=tokens.device))
 
 
-def position(config: GPTConfig) -> nn.Module:
-    """What is added to a vector for its place: a learned row, waves, or, if attention turns instead, nothing."""
+def build_position(config: GPTConfig) -> nn.Module:
+    """What is added for each position: a learned row, sinusoids, or nothing where attention rotates instead."""
     if config.position == "learned":
         return nn.Embedding(config.context_length, config.n_embd)
     from model.position import ADDED
@@ -42,7 +42,7 @@ def position(config: GPTConfig) -> nn.Module:
 
 
 class Block(nn.Module):
-    """One round: look around (attention), then think (MLP); each result is added to what was there (pre-LN)."""
+    """One round: look around (attention), then think (MLP); each adds its result to its input (pre-LN)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -74,22 +74,22 @@ class Unembedding(nn.Linear):
 
     @staticmethod
     def probabilities(logits: Float[Tensor, "... V"], temperature: float = 1.0) -> Float[Tensor, "... V"]:
-        """softmax(logits / T). T = 0 is the limit: all on the largest, the first of equals (lesson: "GPT").
+        """softmax(logits / T). T = 0 is the limit: all on the largest, the first in a tie (lesson: "GPT").
 
-        Raises ValueError for a temperature that is negative, infinite or not a number.
+        Raises ValueError for a temperature that is negative, infinite or NaN.
         """
         if not 0 <= temperature < math.inf:
-            raise ValueError(f"temperature must be a number from 0 up, got {temperature}")
+            raise ValueError(f"temperature must be finite and >= 0, got {temperature}")
         if temperature == 0:
             return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1.0)
-        # The largest is subtracted first, and T kept within what the type can hold: the quotient is never inf / inf.
+        # The largest is subtracted first and T clamped to the dtype's range, so that the quotient is never inf / inf.
         limits = torch.finfo(logits.dtype)
         T = min(max(temperature, limits.tiny), limits.max)
         return ((logits - logits.amax(dim=-1, keepdim=True)) / T).softmax(dim=-1)
 
 
 class GPT(nn.Module):
-    """Tokens in, for every position the scores of the token that comes next (Radford et al. 2019)."""
+    """Tokens in; for every position, one logit per possible next token (Radford et al. 2019)."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class GPT(nn.Module):
         initialise_gpt(self, config.init)
 
     def vectors(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
-        """What every position knows after the last block. Raises ValueError beyond context_length."""
+        """The vector of every position after the last block and norm. Raises ValueError beyond context_length."""
         if tokens.size(-1) > self.config.context_length:
             raise ValueError(f"{tokens.size(-1)} tokens exceed context_length={self.config.context_length}")
         x = self.dropout(self.embedding(tokens))
@@ -117,5 +117,5 @@ class GPT(nn.Module):
         return self.unembedding(self.vectors(tokens))
 
     def next_logits(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B V"]:
-        """Logits at the last position alone, for sampling."""
+        """Logits at the last position only, for sampling."""
         return self.unembedding(self.vectors(tokens)[:, -1])

@@ -1,8 +1,8 @@
-"""GPT-2 as Hugging Face keeps it: the same network, its tensors under other names and in another layout.
+"""Convert config and weights between our GPT and Hugging Face's GPT-2, the same network with other names and layout.
 
-OpenAI's code computed a layer as a one-dimensional convolution, so four matrices of a block are stored as
-(inputs, outputs), the transpose of ours, and query, key and value are one matrix. All else is names.
-Tensors in, tensors out; files are read and written in training/huggingface.py.
+OpenAI computed a layer as a one-dimensional convolution, so four matrices of a block are stored as (inputs, outputs),
+the transpose of ours, and query, key and value are one matrix. Everything else is renaming.
+Tensors in, tensors out; training/huggingface.py reads and writes the files.
 """
 
 from collections.abc import Mapping
@@ -33,9 +33,9 @@ BLOCK = {
 }
 CONVOLUTIONS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 WITHOUT_BIAS = ("transformer.wte", "transformer.wpe", "lm_head")
-BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old files hold too
+BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old files contain too
 ACTIVATIONS = {
-    "gelu_new": "gelu_tanh",  # GPT-2's own comes first: it is the name that we write
+    "gelu_new": "gelu_tanh",  # first, so that exports use GPT-2's own name
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
     "gelu": "gelu",
@@ -49,7 +49,7 @@ SYNONYMS = {
     "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
 }
-ONLY = {  # what our network is, where theirs has a choice
+ONLY = {  # the only values that our network supports
     "model_type": "gpt2",
     "layer_norm_epsilon": 1e-5,
     "scale_attn_weights": True,
@@ -64,10 +64,9 @@ Size = Annotated[int, Field(ge=1, le=2**24)]
 
 
 class GPT2Config(Settings):
-    """config.json: the keys that say what the network is, with the defaults of `transformers`.
+    """config.json: the keys that define the network, with the defaults of `transformers`.
 
-    The other keys of a real one (initializer_range, task_specific_params, summary_type ...) have no effect on the
-    logits and are ignored.
+    Other keys (initializer_range, task_specific_params, summary_type ...) do not affect the logits and are ignored.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -79,7 +78,7 @@ class GPT2Config(Settings):
     n_layer: Annotated[int, Field(ge=1, le=256)] = 12
     n_head: Size = 12
     n_inner: Size | None = None
-    """neurons in an MLP (default: 4 n_embd, the only number that is supported)"""
+    """neurons in an MLP (default: 4 n_embd, the only supported value)"""
     activation_function: str = "gelu_new"
     embd_pdrop: Probability = 0.1
     attn_pdrop: Probability = 0.1
@@ -91,13 +90,13 @@ class GPT2Config(Settings):
     reorder_and_upcast_attn: bool = False
     add_cross_attention: bool = False
     auto_map: Any = None
-    """code of the folder's own, which is never run"""
+    """names code in the folder; not supported, never run"""
     quantization_config: Any = None
 
     @model_validator(mode="before")
     @classmethod
-    def one_name_for_each(cls, given: Any) -> Any:
-        """transformers knows four sizes by a second name each."""
+    def resolve_synonyms(cls, given: Any) -> Any:
+        """Rename the synonyms that transformers accepts for four sizes."""
         if not isinstance(given, dict):
             return given
         renamed = {SYNONYMS[name]: value for name, value in given.items() if name in SYNONYMS}
@@ -107,20 +106,20 @@ class GPT2Config(Settings):
         return given | renamed
 
     @model_validator(mode="after")
-    def is_ours(self) -> "GPT2Config":
+    def validate_supported(self) -> "GPT2Config":
         for name, only in {**ONLY, "n_inner": 4 * self.n_embd}.items():
             value = getattr(self, name)
             if value != only and not (name == "n_inner" and value is None):
                 raise ValueError(f"{name}={value!r:.60} is not supported, only {only!r}")
         if self.activation_function not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
-            raise ValueError(f"activation_function={self.activation_function!r:.60} is not one of {known}")
+            raise ValueError(f"activation_function={self.activation_function!r:.60} is not supported, only {known}")
         return self
 
     def ours(self) -> GPTConfig:
-        """The network in our terms; dropout, one number that leaves patterns whole, is the less of their other two.
+        """Our config for this network; dropout is the smaller of embd_pdrop and resid_pdrop (attn_pdrop is ignored).
 
-        Raises ValueError for sizes that no network has.
+        Raises ValueError for invalid sizes.
         """
         return GPTConfig(
             n_layer=self.n_layer,
@@ -135,17 +134,17 @@ class GPT2Config(Settings):
 
 
 def their_activation(config: GPTConfig) -> str:
-    """What transformers calls our activation."""
+    """The name of our activation in transformers."""
     return next(name for name, ours in ACTIVATIONS.items() if ours == config.activation)
 
 
 def gpt2_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
-    """Our network as config.json describes it. Raises UserError for what GPT-2 can't be.
+    """The content of config.json for our network. Raises UserError for what GPT-2 cannot express.
 
-    Sinusoidal positions become a table and missing biases become zeros, see `to_gpt2`.
+    Sinusoidal positions are exported as a table and missing biases as zeros, see `to_gpt2`.
     """
     if config.norm == "post":
-        raise UserError('model.norm="post" can\'t be exported: GPT-2 normalises before each sub-layer, not after it')
+        raise UserError('model.norm="post" cannot be exported: GPT-2 normalises before each sub-layer, not after it')
     theirs = GPT2Config(
         model_type="gpt2",
         vocab_size=config.vocab_size,
@@ -162,7 +161,7 @@ def gpt2_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
     return {
         "architectures": ["GPT2LMHeadModel"],
         **theirs.model_dump(exclude_none=True),
-        "n_ctx": config.context_length,  # an older name of n_positions, which llama.cpp still asks for
+        "n_ctx": config.context_length,  # an older name of n_positions, which llama.cpp still requires
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
         "torch_dtype": "float32",
@@ -170,7 +169,7 @@ def gpt2_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
 
 
 def modules(n_layer: int) -> dict[str, list[str]]:
-    """Their layers' names and ours, three of ours where theirs is fused."""
+    """Their layer names and ours: three of ours where theirs is fused."""
     blocks = {
         f"transformer.h.{n}.{theirs}": [f"blocks.{n}.{name}" for name in ours]
         for n in range(n_layer)
@@ -180,24 +179,24 @@ def modules(n_layer: int) -> dict[str, list[str]]:
 
 
 def full_name(name: str) -> str | None:
-    """A tensor's name as files have it today; None for a mask, which is no weight."""
+    """A tensor's name in the current format; None for a causal mask, which is not a weight."""
     if name.endswith(BUFFERS):
         return None
     return name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}"
 
 
 def from_gpt2(tensors: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
-    """Our weights from theirs, which have their full names and the shapes of `gpt2_shapes`.
+    """Our weights from theirs, given by full name in the shapes of `gpt2_shapes`.
 
-    Biases that are all zero stay biases. A tied unembedding is left out.
+    Biases that are all zero stay biases. A tied unembedding is omitted.
     """
     ours = {}
     for theirs, names in modules(config.n_layer).items():
         for kind in ("weight", "bias"):
             if (tensor := tensors.get(f"{theirs}.{kind}")) is None or (config.tied and theirs == "lm_head"):
                 continue
-            turned = tensor.mT if kind == "weight" and theirs.endswith(CONVOLUTIONS) else tensor
-            parts = zip(names, turned.chunk(len(names)), strict=True)
+            layer = tensor.mT if kind == "weight" and theirs.endswith(CONVOLUTIONS) else tensor
+            parts = zip(names, layer.chunk(len(names)), strict=True)
             ours |= {f"{name}.{kind}": part.contiguous() for name, part in parts}
     return ours
 
@@ -205,8 +204,7 @@ def from_gpt2(tensors: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Ten
 def to_gpt2(weights: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
     """Their tensors from our weights, where a tied matrix appears once.
 
-    Biases that our network does without are zeros there; sinusoidal positions are the table of their waves.
-    Raises UserError for weights that GPT-2 has no place for.
+    Missing biases become zeros, and sinusoidal positions a table. Raises UserError for weights without a counterpart.
     """
     left = dict(weights)
     if config.position == "sinusoidal":
@@ -220,15 +218,15 @@ def to_gpt2(weights: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tenso
             biases = [left.pop(f"{name}.bias", None) for name in names]
             given = [bias for bias in biases if bias is not None]
             theirs[f"{their_name}.bias"] = torch.cat(given) if given else weight.new_zeros(weight.size(0))
-        turned = weight.mT if their_name.endswith(CONVOLUTIONS) else weight
-        theirs[f"{their_name}.weight"] = turned.contiguous()
+        layer = weight.mT if their_name.endswith(CONVOLUTIONS) else weight
+        theirs[f"{their_name}.weight"] = layer.contiguous()
     if left:
-        raise UserError(f"{next(iter(left))} has no place in GPT-2")
+        raise UserError(f"{next(iter(left))} has no counterpart in GPT-2")
     return theirs
 
 
 def gpt2_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor that a GPT-2 of this config has, by its full name."""
+    """The shape of every tensor of a GPT-2 with this config, by full name."""
     with torch.device("meta"):
         tensors = to_gpt2(dict(GPT(config).named_parameters()), config)
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

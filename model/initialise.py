@@ -1,4 +1,4 @@
-"""First weights: small and random, so that neurons differ; the lessons' N(0, 1); or zero, which never learns."""
+"""Initial weights: small and random, so that neurons differ; the lessons' N(0, 1); or zero, which never learns."""
 
 import math
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def initialise_mlp(model: nn.Module, init: str) -> None:
-    """Redraw the weights of a digit network; "uniform" is what nn.Linear has drawn already."""
+    """Initialise a digit network; "uniform" keeps the weights that nn.Linear has drawn."""
     if init != "uniform":
         std = {"normal": 1.0, "zero": 0.0}[init]
         for parameter in model.parameters():
@@ -16,7 +16,7 @@ def initialise_mlp(model: nn.Module, init: str) -> None:
 def initialise_gpt(model: nn.Module, init: str) -> None:
     """Draw the matrices of a GPT from N(0, std); biases are zero, gains one.
 
-    "gpt2" has std 0.02, and what feeds the residual stream, which sums 2 n_layer of them, is scaled down by
+    "gpt2" has std 0.02; matrices that write to the residual stream, which sums 2 n_layer of them, are scaled down by
     √(2 n_layer) (Radford et al. 2019).
     """
     std = {"gpt2": 0.02, "normal": 1.0, "zero": 0.0}[init]

@@ -1,4 +1,4 @@
-"""LoRA: what a network knows stays as it is, and beside each matrix a product of two thin ones learns what is new."""
+"""LoRA: freeze the network, and train a product of two thin matrices beside each of its matrices."""
 
 import torch
 from jaxtyping import Float
@@ -20,17 +20,17 @@ TARGETS = {
 
 
 class LoRALinear(nn.Linear):
-    """W x + b + (alpha / rank) B A x, where A and B alone learn (Hu et al. 2021).
+    """W x + b + (alpha / rank) B A x, where only A and B are trained (Hu et al. 2021).
 
-    A is rank x inputs and drawn as PyTorch draws a layer's weights, B is outputs x rank and zero: at first the layer
-    is the one it is made of, whose `weight` and `bias` it keeps, by their names.
-    Raises UserError for a rank above the smaller side of W: B A could then be any matrix, for more numbers than W has.
+    A is (rank, inputs), initialised as PyTorch initialises a layer's weights; B is (outputs, rank) and zero, so that at
+    first the layer computes what `base` does. It shares the base's `weight` and `bias`, under the same names.
+    Raises UserError for a rank above the smaller side of W: A and B would then have more parameters than W.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__(base.in_features, base.out_features, device="meta")
         if rank > min(self.weight.shape):
-            raise UserError(f"model.lora.rank={rank} is above {min(self.weight.shape)}, the smaller side of a matrix")
+            raise UserError(f"model.lora.rank={rank} exceeds {min(self.weight.shape)}, the smaller side of a matrix")
         self.weight, self.bias = base.weight, base.bias
         self.lora_A = nn.Parameter(base.weight.new_empty(rank, base.in_features))
         self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
@@ -42,7 +42,7 @@ class LoRALinear(nn.Linear):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The plain layer that computes the same: W + (alpha / rank) B A. It takes the place of W."""
+        """A plain layer that computes the same: W + (alpha / rank) B A, which overwrites W."""
         plain = nn.Linear(self.in_features, self.out_features, device="meta")
         plain.weight, plain.bias = self.weight, self.bias
         plain.weight += self.scale * self.lora_B @ self.lora_A
@@ -50,9 +50,9 @@ class LoRALinear(nn.Linear):
 
 
 def add_lora(model: GPT, config: LoRAConfig) -> None:
-    """Give the targets of every block an adapter and let nothing else learn. Raises UserError as LoRALinear does.
+    """Add an adapter to the targets of every block and freeze everything else. Raises UserError as LoRALinear does.
 
-    rank * (inputs + outputs) numbers then learn for every target.
+    Each adapter has rank * (inputs + outputs) trainable parameters.
     """
     model.requires_grad_(False)
     for block in model.blocks:
@@ -63,7 +63,7 @@ def add_lora(model: GPT, config: LoRAConfig) -> None:
 
 
 def merge_lora(model: GPT) -> None:
-    """Make a plain network of it again, with the same outputs up to rounding."""
+    """Merge all adapters into plain layers, in place; outputs change only by rounding."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LoRALinear):
             model.set_submodule(name, module.merged())

@@ -25,7 +25,7 @@ class MLP(nn.Module):
     """a' = activation(W a + b), layer after layer (lesson: "But what is a neural network?").
 
     `sizes` are the neurons in each layer, the input first; W has a row for each neuron of the next layer.
-    The last layer stays a weighted sum: whoever reads it chooses softmax or sigmoid. Dropout acts on hidden
+    The last layer has no activation: the loss applies softmax or sigmoid. Dropout acts on hidden
     activations. Raises KeyError for an activation that is not in ACTIVATIONS.
     """
 

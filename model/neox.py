@@ -1,7 +1,7 @@
-"""GPT-NeoX as Hugging Face keeps it: what a network with rotary positions is there (Black et al. 2022).
+"""Convert our GPT with rotary positions to Hugging Face's GPT-NeoX (Black et al. 2022).
 
-The same blocks as GPT-2's, queries and keys turned instead of positions added. Query, key and value are one matrix,
-head after head. Biases that our network does without are zeros there. Tensors in, tensors out.
+It has GPT-2's blocks, but rotates queries and keys instead of adding positions. Query, key and value are one matrix,
+head by head. Biases that our network lacks become zeros. Tensors in, tensors out.
 """
 
 from collections.abc import Mapping
@@ -29,9 +29,9 @@ WITHOUT_BIAS = ("gpt_neox.embed_in", "embed_out")
 
 
 def neox_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
-    """Our network as config.json describes it. Raises UserError for what GPT-NeoX can't be."""
+    """The content of config.json for our network. Raises UserError for what GPT-NeoX cannot express."""
     if config.norm == "post":
-        raise UserError('model.norm="post" can\'t be exported: GPT-NeoX normalises before each sub-layer, not after it')
+        raise UserError('model.norm="post" cannot be exported: GPT-NeoX normalises before each sub-layer, not after it')
     return {
         "architectures": ["GPTNeoXForCausalLM"],
         "model_type": "gpt_neox",
@@ -58,9 +58,9 @@ def neox_config(config: GPTConfig, end_of_text: int | None) -> dict[str, Any]:
 def to_neox(weights: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
     """Their tensors from our weights, where a tied matrix appears once.
 
-    Raises UserError for weights that GPT-NeoX has no place for.
+    Raises UserError for weights without a counterpart.
     """
-    left, found = dict(weights), {}
+    left, converted = dict(weights), {}
     for n, kind in product(range(config.n_layer), ("weight", "bias")):
         parts = [f"blocks.{n}.attention.{name}.{kind}" for name in ("query", "key", "value")]
         if parts[0] in left:
@@ -69,16 +69,16 @@ def to_neox(weights: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tenso
         if config.tied and theirs == "embed_out":
             continue
         weight = left.pop(f"{ours}.weight")
-        found[f"{theirs}.weight"] = weight.contiguous()
+        converted[f"{theirs}.weight"] = weight.contiguous()
         if theirs not in WITHOUT_BIAS:
-            found[f"{theirs}.bias"] = left.pop(f"{ours}.bias", weight.new_zeros(weight.size(0)))
+            converted[f"{theirs}.bias"] = left.pop(f"{ours}.bias", weight.new_zeros(weight.size(0)))
     if left:
-        raise UserError(f"{next(iter(left))} has no place in GPT-NeoX")
-    return found
+        raise UserError(f"{next(iter(left))} has no counterpart in GPT-NeoX")
+    return converted
 
 
 def modules(n_layer: int) -> dict[str, str]:
-    """Their layers' names and ours."""
+    """Their layer names and ours."""
     blocks = {
         f"gpt_neox.layers.{n}.{theirs}": f"blocks.{n}.{ours}" for n in range(n_layer) for theirs, ours in BLOCK.items()
     }
@@ -86,6 +86,6 @@ def modules(n_layer: int) -> dict[str, str]:
 
 
 def by_head(parts: list[Tensor], n_head: int) -> Tensor:
-    """Query, key and value of the first head, then of the second, and so on, as one matrix or one bias."""
+    """One matrix or bias: query, key and value of the first head, then of the second, and so on."""
     heads = [part.unflatten(0, (n_head, -1)) for part in parts]
     return torch.stack(heads, dim=1).flatten(0, 2)

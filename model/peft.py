@@ -1,12 +1,12 @@
-"""Adapters as PEFT keeps them, beside GPT-2 as Hugging Face keeps it, where query, key and value are one layer.
+"""Convert LoRA adapters to PEFT's, for Hugging Face's GPT-2, where query, key and value are one layer.
 
-Three products side by side are one product: with A stacked and B block by block on a diagonal,
+The three products become one, with A stacked and B block-diagonal,
 
     [B_q A_q]   [B_q        ] [A_q]
     [B_k A_k] = [    B_k    ] [A_k]
     [B_v A_v]   [        B_v] [A_v]
 
-of three times the rank, so that three times alpha keeps alpha / rank. Tensors in, tensors out.
+of three times the rank; three times alpha keeps alpha / rank. Tensors in, tensors out.
 """
 
 from collections.abc import Mapping
@@ -27,30 +27,30 @@ LAYERS = {
 
 
 def to_peft(adapters: Mapping[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
-    """The tensors of adapter_model.safetensors from our adapters; `config` is that of the run, with its [model.lora].
+    """The tensors of adapter_model.safetensors from our adapters; `config` is the run's, with its [model.lora].
 
-    Of a fused layer a part without an adapter has rank 0, and rows of zeros.
+    A part of a fused layer without an adapter has rank 0, and rows of zeros in B.
     """
     assert config.lora is not None
     A0, B0 = torch.zeros(0, config.n_embd), torch.zeros(config.n_embd, 0)
     theirs = {}
     for n in range(config.n_layer):
         for layer in adapted(config.lora):
-            places = [f"blocks.{n}.{TARGETS[part]}" for part in LAYERS[layer]]
-            name = f"base_model.model.transformer.h.{n}.{layer}"
-            theirs[f"{name}.lora_A.weight"] = torch.cat([adapters.get(f"{p}.lora_A", A0) for p in places])
-            theirs[f"{name}.lora_B.weight"] = torch.block_diag(*(adapters.get(f"{p}.lora_B", B0) for p in places))
+            names = [f"blocks.{n}.{TARGETS[part]}" for part in LAYERS[layer]]
+            prefix = f"base_model.model.transformer.h.{n}.{layer}"
+            theirs[f"{prefix}.lora_A.weight"] = torch.cat([adapters.get(f"{p}.lora_A", A0) for p in names])
+            theirs[f"{prefix}.lora_B.weight"] = torch.block_diag(*(adapters.get(f"{p}.lora_B", B0) for p in names))
     return theirs
 
 
 def adapted(lora: LoRAConfig) -> dict[str, int]:
-    """Their layers that get an adapter, with the number of ours in each."""
+    """Their layers with an adapter, and the number of our adapters in each."""
     counts = {layer: sum(part in lora.targets for part in parts) for layer, parts in LAYERS.items()}
     return {layer: count for layer, count in counts.items() if count}
 
 
 def peft_config(lora: LoRAConfig, base: str) -> dict[str, Any]:
-    """adapter_config.json; `base` is the name or folder of the GPT-2 that PEFT puts the adapters beside."""
+    """The content of adapter_config.json; `base` is the name or folder of the GPT-2 that the adapters belong to."""
     counts = adapted(lora)
     return {
         "peft_type": "LORA",

@@ -1,4 +1,4 @@
-"""Places without parameters, for networks that don't learn a vector for each: waves that are added, or a rotation."""
+"""Positions without parameters: sinusoids added to the embedding, or rotations of queries and keys (RoPE)."""
 
 from collections.abc import Callable
 
@@ -7,13 +7,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
-def angles(places: Int[Tensor, "T"], size: int) -> Float[Tensor, "T half"]:
-    """How far each pair of `size` numbers has turned at each place: a radian a place for the first, ever less after."""
-    return places.unsqueeze(-1) * 10_000.0 ** (-torch.arange(0, size, 2) / size)
+def angles(positions: Int[Tensor, "T"], size: int) -> Float[Tensor, "T half"]:
+    """Angle of each pair of `size` dimensions at each position: for the first pair a radian per position, then less."""
+    return positions.unsqueeze(-1) * 10_000.0 ** (-torch.arange(0, size, 2) / size)
 
 
 class SinusoidalPosition(nn.Module):
-    """Positions as waves of falling frequency, nothing to learn (Vaswani et al. 2017, section 3.5)."""
+    """Adds waves of falling frequency, without parameters (Vaswani et al. 2017, section 3.5)."""
 
     def __init__(self, context_length: int, n_embd: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class SinusoidalPosition(nn.Module):
 
 
 class NoPosition(nn.Module):
-    """Nothing is added: the heads see to it."""
+    """Adds nothing, because the heads rotate queries and keys instead."""
 
     def __init__(self, context_length: int, n_embd: int) -> None:
         super().__init__()
@@ -36,10 +36,10 @@ class NoPosition(nn.Module):
 
 
 class Rotation(nn.Module):
-    """Turns queries and keys by angles that grow with the place (Su et al. 2021, RoFormer).
+    """Rotates queries and keys by angles that grow with the position (Su et al. 2021, RoFormer).
 
-    A number and the one half a head further on are the two coordinates that are turned. A dot product of two turned
-    vectors depends on how far apart they are and not on where, so what is learned at one place is known at all.
+    Dimensions i and i + D / 2 are the coordinates of one rotated pair. A dot product of two rotated vectors depends on
+    their distance and not on where they are, so what is learned at one position applies at all.
     """
 
     def __init__(self, context_length: int, size: int) -> None:
@@ -48,9 +48,9 @@ class Rotation(nn.Module):
         self.register_buffer("cos", torch.cat((angle.cos(), angle.cos()), dim=-1), persistent=False)
         self.register_buffer("sin", torch.cat((-angle.sin(), angle.sin()), dim=-1), persistent=False)
 
-    def at(self, places: slice | Int[Tensor, "*any"], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-        """The turn that belongs to these places, for vectors (..., D) of this type at each of them."""
-        cos, sin = (self.get_buffer(name)[places].to(dtype) for name in ("cos", "sin"))
+    def at(self, positions: slice | Int[Tensor, "*any"], dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """The rotation at these positions, a function of vectors (..., D) of this dtype, one at each."""
+        cos, sin = (self.get_buffer(name)[positions].to(dtype) for name in ("cos", "sin"))
         return lambda x: torch.addcmul(x * cos, x.roll(x.size(-1) // 2, dims=-1), sin)
 
     def forward(self, x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:

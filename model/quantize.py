@@ -1,7 +1,7 @@
-"""Weights in eight bits, a quarter of float32: what limits sampling is how fast weights can be read from memory.
+"""int8 weights, a quarter the size of float32: sampling speed is limited by reading the weights from memory.
 
-Each row of a matrix becomes whole numbers from -127 to 127 and one scale, in the manner of Dettmers et al. 2022,
-"LLM.int8()". Activations keep their precision (weight-only), so a row's result never depends on its neighbours.
+Each row of a matrix becomes integers from -127 to 127 and one scale, as in Dettmers et al. 2022, "LLM.int8()".
+Activations keep their precision (weight-only), so no row of x affects another's result.
 """
 
 import warnings
@@ -18,13 +18,13 @@ Product = Callable[[Float[Tensor, "R K"]], Float[Tensor, "R N"]]
 
 
 def quantize_rows(weight: Float[Tensor, "N K"]) -> tuple[Int8[Tensor, "N K"], Float[Tensor, "N"]]:
-    """Whole numbers and a scale for each row; their product is off by half a scale at most."""
+    """Integers and a scale for each row; their product differs from the weight by at most half the scale."""
     scale = weight.abs().amax(dim=-1).clamp_min(1e-30) / 127
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
 class QuantizedLinear(nn.Module):
-    """x W^T + b, W in eight bits. Its weights are final: they are packed for the processor when they are first used."""
+    """x W^T + b with W in int8. Its weights are final: the first call packs them for the processor."""
 
     def __init__(self, weight: Int8[Tensor, "N K"], scale: Float[Tensor, "N"], bias: Tensor | None) -> None:
         super().__init__()
@@ -41,13 +41,13 @@ class QuantizedLinear(nn.Module):
 
     @classmethod
     def joined(cls, linears: Sequence["QuantizedLinear"]) -> "QuantizedLinear":
-        """Several that read the same vectors, side by side."""
+        """One layer for several with the same input; their outputs are concatenated."""
         bias = None if linears[0].bias is None else torch.cat([linear.bias for linear in linears])
         return cls(torch.cat([x.weight for x in linears]), torch.cat([x.scale for x in linears]), bias)
 
 
 class QuantizedEmbedding(nn.Module):
-    """The rows of an embedding in eight bits."""
+    """An embedding with int8 rows."""
 
     def __init__(self, weight: Int8[Tensor, "V C"], scale: Float[Tensor, "V"]) -> None:
         super().__init__()
@@ -60,15 +60,15 @@ class QuantizedEmbedding(nn.Module):
 
 @torch.no_grad()
 def quantize(model: GPT) -> GPT:
-    """Turn every matrix of the model into eight bits, in place; positions, biases and norms stay as they are.
+    """Convert every matrix of the model to int8, in place; positions, biases and norms keep their precision.
 
-    A tied matrix stays one. Raises ValueError for a layer with an adapter: merge it first.
+    A tied matrix stays tied. Raises ValueError for a layer with an adapter: merge it first.
     """
     for parent in list(model.modules()):
         for name, layer in parent.named_children():
             if isinstance(layer, nn.Linear):
                 if type(layer).forward is not nn.Linear.forward:
-                    raise ValueError(f"{name} is more than a matrix; merge its adapter before it is quantised")
+                    raise ValueError(f"{name} has an adapter; merge it before quantizing")
                 setattr(parent, name, QuantizedLinear(*quantize_rows(layer.weight), layer.bias))
     model.embedding.token = QuantizedEmbedding(*quantize_rows(model.embedding.token.weight))
     if model.config.tied:
@@ -77,16 +77,16 @@ def quantize(model: GPT) -> GPT:
 
 
 def product_of(weight: Int8[Tensor, "N K"], scale: Float[Tensor, "N"]) -> Product:
-    """x -> x W^T by the fastest kernel there is for the processor.
+    """x -> x W^T by the fastest kernel available on the processor.
 
-    Milliseconds for all matrices of GPT-2 small, one thread of an AVX2 processor, by rows of x:
+    Milliseconds for all matrices of GPT-2 small on one thread of an AVX2 processor, by rows of x:
 
     | rows | float32 | digits | bfloat16 |
     |------|---------|--------|----------|
     | 1    | 33      | 15     | 19       |
     | 16   | 110     | 60     | 107      |
 
-    PyTorch means to remove the kernel of `digits` one day; without it an x86 processor takes `bfloat16` as well.
+    PyTorch plans to remove the kernel that `digits` uses; without it, x86 processors use `bfloat16` too.
     """
     if weight.device.type != "cpu":
         return dequantized(weight, scale)
@@ -99,17 +99,17 @@ BASE, TOP = 124, 63
 
 
 def digits(weight: Int8[Tensor, "N K"], scale: Float[Tensor, "N"]) -> Product:
-    """Products of whole numbers (FBGEMM), exact: x is written with two digits, x = (high + low / 124) / units.
+    """Exact integer products (FBGEMM), with x written as two digits: x = (high + low / 124) / units.
 
-    The kernel quantises x itself, to seven bits (with eight, sums of two products overflow on AVX2) and with one
-    scale for all rows. Two rows that hold the smallest and the largest digit make that scale 1; a digit more makes
-    the seven bits fourteen, at little cost: the time goes into reading the weights.
+    The kernel quantizes x itself, to seven bits (with eight, sums of two products overflow on AVX2) and with one scale
+    for all rows. Two extra rows, of the smallest and the largest digit, force that scale to 1; the second digit extends
+    seven bits to fourteen at little cost, because the time goes into reading the weights.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that quantised tensors will be removed
+        warnings.simplefilter("ignore")  # about the removal of quantized tensors
         zero = torch.zeros(len(weight), dtype=torch.long)
-        numbers = torch._make_per_channel_quantized_tensor(weight, scale.double(), zero, 0)
-        packed = torch.ops.quantized.linear_prepack(numbers, None)
+        quantized = torch._make_per_channel_quantized_tensor(weight, scale.double(), zero, 0)
+        packed = torch.ops.quantized.linear_prepack(quantized, None)
     limits = torch.tensor([[-TOP - 1.0], [TOP]]).expand(2, weight.size(1))
 
     multiply = torch.ops.quantized.linear_dynamic.default
@@ -117,18 +117,18 @@ def digits(weight: Int8[Tensor, "N K"], scale: Float[Tensor, "N"]) -> Product:
     def product(x: Tensor) -> Tensor:
         R = x.size(0)
         units = TOP / x.abs().amax(dim=-1, keepdim=True).clamp_min_(1e-30)
-        whole = x * units
-        high = whole.round()
-        y = multiply(torch.cat((high, BASE * (whole - high), limits)), packed, True)
+        scaled = x * units
+        high = scaled.round()
+        y = multiply(torch.cat((high, BASE * (scaled - high), limits)), packed, True)
         return torch.add(y[:R], y[R : 2 * R], alpha=1 / BASE).div_(units)
 
     return product
 
 
 def bfloat16(weight: Int8[Tensor, "N K"], scale: Float[Tensor, "N"]) -> Product:
-    """PyTorch's weight-only kernel, which is fast for activations in bfloat16 alone."""
-    short = scale.bfloat16()
-    return lambda x: torch.ops.aten._weight_int8pack_mm(x.bfloat16(), weight, short).to(x.dtype)
+    """PyTorch's weight-only kernel, which is fast only for bfloat16 activations."""
+    rounded = scale.bfloat16()
+    return lambda x: torch.ops.aten._weight_int8pack_mm(x.bfloat16(), weight, rounded).to(x.dtype)
 
 
 def dequantized(weight: Int8[Tensor, "N K"], scale: Float[Tensor, "N"]) -> Product:

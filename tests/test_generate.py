@@ -244,7 +244,7 @@ def test_a_nucleus_may_be_larger_than_what_is_mostly_enough(shape):
 
 @pytest.mark.parametrize("k", [-1, 0, 4])
 def test_a_k_outside_the_vocabulary_is_refused(k):
-    with pytest.raises(ValueError, match=f"between 1 and the vocabulary's 3, got {k}"):
+    with pytest.raises(ValueError, match=f"between 1 and the vocabulary size, 3; got {k}"):
         top_k(torch.zeros(3), k)
 
 
@@ -281,7 +281,7 @@ def test_temperature_0_is_the_largest_score_the_first_of_equals(values):
 
 @pytest.mark.parametrize("temperature", [-0.1, math.inf, math.nan])
 def test_a_temperature_that_is_none_is_refused(temperature):
-    with pytest.raises(ValueError, match="temperature must be a number from 0 up"):
+    with pytest.raises(ValueError, match="temperature must be finite and >= 0"):
         Unembedding.probabilities(torch.zeros(3), temperature)
 
 

@@ -238,7 +238,9 @@ def change_json(file: Path, **changes: Any) -> None:
 def test_a_config_that_ours_is_not_is_refused_by_its_key(folder, key):
     change_json(folder / "config.json", **{key: UNSUPPORTED[key]})
     message = refused(folder)
-    assert "config.json can't be used" in message and key in message.replace("context_length", "n_positions")
+    assert (
+        "cannot use" in message and "config.json" in message and key in message.replace("context_length", "n_positions")
+    )
 
 
 def test_keys_without_effect_are_ignored(folder):
@@ -260,19 +262,25 @@ def put(name: str, value: Tensor):
 WTE, FC = "transformer.wte.weight", "transformer.h.1.mlp.c_fc.weight"
 TENSORS = {
     "a tensor is missing": (drop(FC), [FC, "is missing"]),
-    "a tensor too many": (put("score.weight", torch.zeros(2, 32)), ["transformer.score.weight", "no place"]),
-    "a layer too many": (put("transformer.h.2.ln_1.weight", torch.ones(32)), ["h.2.ln_1.weight", "no place"]),
+    "a tensor too many": (put("score.weight", torch.zeros(2, 32)), ["transformer.score.weight", "is not in the GPT-2"]),
+    "a layer too many": (
+        put("transformer.h.2.ln_1.weight", torch.ones(32)),
+        ["h.2.ln_1.weight", "is not in the GPT-2"],
+    ),
     "our layout, not theirs": (lambda t: t | {FC: t[FC].T.contiguous()}, [FC, "(128, 32)", "(32, 128)"]),
     "a vector for a matrix": (put(WTE, torch.zeros(300 * 32)), [WTE, "(9600,)"]),
     "a scalar": (put(WTE, torch.tensor(1.0)), [WTE, "()"]),
     "whole numbers": (put(WTE, torch.zeros(300, 32, dtype=torch.int8)), [WTE, "I8"]),
-    "not a number": (put("transformer.ln_f.bias", torch.full((32,), torch.nan)), ["ln_f.bias is not finite"]),
-    "infinite": (put("transformer.ln_f.bias", torch.full((32,), torch.inf)), ["ln_f.bias is not finite"]),
+    "not a number": (
+        put("transformer.ln_f.bias", torch.full((32,), torch.nan)),
+        ["ln_f.bias contains NaN or infinity"],
+    ),
+    "infinite": (put("transformer.ln_f.bias", torch.full((32,), torch.inf)), ["ln_f.bias contains NaN or infinity"]),
     "too large for float32": (
         put("transformer.ln_f.bias", torch.full((32,), 1e300, dtype=torch.float64)),
-        ["ln_f.bias is not finite"],
+        ["ln_f.bias contains NaN or infinity"],
     ),
-    "one tensor under two names": (lambda t: t | {"wte.weight": t[WTE].clone()}, [WTE, "twice"]),
+    "one tensor under two names": (lambda t: t | {"wte.weight": t[WTE].clone()}, [WTE, "duplicate"]),
 }
 
 
@@ -295,14 +303,14 @@ def test_a_claim_of_many_tensors_costs_no_time(folder):
     hostile_header(folder, 300_000)
     assert "too large a header" in refused(folder)
     hostile_header(folder, 20_000)
-    assert "transformer.0 has no place" in refused(folder)
+    assert "transformer.0 is not in the GPT-2" in refused(folder)
 
 
 @pytest.mark.parametrize("name", ["../good.safetensors", "/etc/x.safetensors", "a/b.safetensors", "..", "model.bin"])
 def test_an_index_that_leads_out_of_the_folder_is_refused(folder, name):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {WTE: name}}))
-    assert "index.json can't be used" in refused(folder)
+    assert "index.json: " in refused(folder)
 
 
 def test_an_index_whose_files_are_missing_is_refused(folder):
@@ -359,7 +367,7 @@ def test_a_tokenizer_that_ours_is_not_is_refused(folder, mistake):
     file = folder / "tokenizer.json"
     file.write_text(json.dumps(change(json.loads(file.read_text()))))
     message = refused(folder)
-    assert "tokenizer.json can't be used" in message and word in message
+    assert "tokenizer.json: " in message and word in message
 
 
 def split_files(folder: Path) -> None:
@@ -384,7 +392,7 @@ def test_vocab_and_merges_say_the_same_as_tokenizer_json(folder, good):
 def test_garbage_for_merges_is_refused(folder, content):
     split_files(folder)
     (folder / "merges.txt").write_bytes(content)
-    assert "vocab.json can't be used" in refused(folder)
+    assert "vocab.json: " in refused(folder)
 
 
 def test_a_vocabulary_of_another_size_is_refused(folder):
@@ -537,7 +545,7 @@ def test_without_huggingface_hub_one_line_says_what_to_do(shell, own_text, monke
 def test_a_download_that_fails_is_one_line(shell, own_text, hub, error):
     hub.error = error
     err = answered(shell("train.py", *own_text, "gpt2-xl"))
-    assert "gpt2-xl can't be downloaded" in err and "config.json and model.safetensors" in err and len(err) < 400
+    assert "cannot download gpt2-xl" in err and "config.json and model.safetensors" in err and len(err) < 400
     assert not Path("runs").exists()
 
 

@@ -330,7 +330,7 @@ def test_adapters_are_for_text_networks(shell, workplace):
 
 
 def test_a_run_without_adapters_has_none_to_hand_on(shell, workplace):
-    one_line(shell("export.py", "base", "out", "--format", "peft"), "base has no adapters", "leave --format peft out")
+    one_line(shell("export.py", "base", "out", "--format", "peft"), "base has no adapters", "omit --format peft")
     assert not (workplace / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""A LoRA run's adapters in the two files that PEFT loads."""
+"""Write a LoRA run's adapters as PEFT's two files, adapter_config.json and adapter_model.safetensors."""
 
 import json
 from pathlib import Path
@@ -15,9 +15,9 @@ from training.tensorfile import read_tensors, write_tensors
 
 
 def write_peft(folder: Path, restored: Restored, base: str) -> None:
-    """Write what `PeftModel.from_pretrained(gpt2, folder)` loads, where `gpt2` is what `read_base` gives, exported.
+    """Write what `PeftModel.from_pretrained(gpt2, folder)` loads, where `gpt2` is the exported result of `read_base`.
 
-    `base` is where AutoPeftModelForCausalLM looks for it. Raises UserError for a run without adapters.
+    `base`, a name or folder, is where AutoPeftModelForCausalLM finds it. Raises UserError for a run without adapters.
     """
     config = require_adapters(restored)
     adapters = read_tensors(restored.checkpoint.folder / WEIGHTS, None)
@@ -27,16 +27,18 @@ def write_peft(folder: Path, restored: Restored, base: str) -> None:
 
 
 def read_base(restored: Restored) -> dict[str, Tensor]:
-    """The weights, by our names, that a LoRA run's adapters belong to. Raises UserError for a run without adapters."""
+    """The base weights of a LoRA run, by our names. Raises UserError for a run without adapters."""
     require_adapters(restored)
     return read_tensors(base_folder(restored.checkpoint.folder.parent) / WEIGHTS, None)
 
 
 def require_adapters(restored: Restored) -> GPTConfig:
-    """The run's network with its [model.lora]. Raises UserError if it has none."""
+    """The network's config. Raises UserError if it has no [model.lora], or has rotary positions."""
     config = restored.record.resolved.model
     if isinstance(config, GPTConfig) and config.lora:
         if config.position == "rotary":
-            raise UserError("adapters of a network with rotary positions go out merged alone; leave --format peft out")
+            raise UserError(
+                "PEFT export does not support rotary positions; omit --format peft to export the merged model"
+            )
         return config
-    raise UserError(f"{restored.folder} has no adapters (it was trained without [model.lora]); leave --format peft out")
+    raise UserError(f"{restored.folder} has no adapters (it was trained without [model.lora]); omit --format peft")

@@ -1,7 +1,7 @@
-"""A text network speaks: prompts are read, texts grow side by side, and what is certain is shown at once.
+"""Generate text: tokenize the prompts, sample them in batches, and print each text as it grows.
 
-Text goes to stdout, everything else to stderr. On a terminal, characters that could steer it are shown as U+FFFD; a
-file or a pipe gets the text as it is.
+Text goes to stdout, everything else to stderr. On a terminal, control characters are shown as U+FFFD; a file or a pipe
+gets the text unchanged.
 """
 
 import json
@@ -26,45 +26,45 @@ from training.report import visible
 from training.request import Request
 from training.restore import Restored
 
-ROWS = 16  # texts that grow side by side
+ROWS = 16  # texts per batch
 
 
 class Speaker(NamedTuple):
-    """A network that is ready to read, and how it was asked to speak."""
+    """A network ready to sample from, and what was requested of it."""
 
     reader: Reader
     tokenizer: Tokenizer
     request: Request
     sampling: Sampling
     prompts: list[list[int]]
-    """what of them is in view"""
+    """their tokens, cropped to the context"""
 
     @property
     def context(self) -> int:
-        """Tokens it can look at, at most."""
+        """The network's context length, in tokens."""
         return self.reader.config.context_length
 
 
 class Text(NamedTuple):
-    """One of the texts that were asked for."""
+    """One of the texts to generate."""
 
     prompt: int
-    """which of the prompts"""
+    """index of its prompt"""
     sample: int
-    """which of its samples; with the seed this alone decides the luck, so that no text depends on the others"""
+    """index among its prompt's samples; this and the seed alone seed its generator, so no text depends on the others"""
     tokens: list[int]
-    """of the prompt"""
+    """the prompt's tokens"""
 
 
 def speaker(restored: Restored, request: Request) -> Speaker:
-    """The network in the precision that was asked for, its prompts understood.
+    """The network in the requested precision, with the prompts tokenized. Empties `restored.model.blocks`.
 
-    Raises UserError for int8 weights in bfloat16, and for a prompt that the tokenizer has no tokens for.
+    Raises UserError for bfloat16 with int8 weights, and for a prompt with characters that the tokenizer lacks.
     """
     model, tokenizer = restored.model, restored.tokenizer
     assert isinstance(model, GPT) and tokenizer is not None
     if restored.checkpoint.state.quantized and request.dtype == "bfloat16":
-        raise UserError(f"--dtype bfloat16: the weights of {restored.folder} are int8; leave --dtype out")
+        raise UserError(f"--dtype bfloat16: {restored.folder} already has int8 weights; omit --dtype")
     if request.quantize == "int8" and not restored.checkpoint.state.quantized:
         quantize(model)
     if request.dtype == "bfloat16":
@@ -72,43 +72,43 @@ def speaker(restored: Restored, request: Request) -> Speaker:
     sampling = Sampling(**{name: getattr(request, name) for name in Sampling._fields})
     prompts = [read(prompt, tokenizer, model.config.context_length) for prompt in request.prompts]
     reader = Reader(model)
-    model.blocks = nn.ModuleList()  # the reader has a copy, and memory for one alone may be all there is
+    model.blocks = nn.ModuleList()  # the reader has copied the weights, and there may not be memory for both
     return Speaker(reader, tokenizer, request, sampling, prompts)
 
 
 def write_texts(speaker: Speaker) -> None:
-    """Write all that was asked for: every sample of every prompt."""
+    """Generate and print every sample of every prompt."""
     request = speaker.request
     warn_of_window(speaker)
     texts = [Text(p, s, tokens) for p, tokens in enumerate(speaker.prompts) for s in range(request.samples)]
-    write = write_in_turn if request.logprobs is None else write_scores
+    write = write_in_order if request.logprobs is None else write_scores
     for first in range(0, len(texts), ROWS):
         write(speaker, texts[first : first + ROWS])
 
 
 def read(prompt: str, tokenizer: Tokenizer, context: int) -> list[int]:
-    """The tokens of a prompt that are in view; of a very long one only the end is tokenised at all."""
+    """The tokens of a prompt, cropped to the context; a very long prompt is cropped before it is tokenized."""
     longest = max(len(tokenizer.token_bytes(token)) for token in range(tokenizer.vocab_size))
-    end = prompt[-context * longest :]  # as many tokens as fit at least: none has more characters than bytes
+    end = prompt[-context * longest :]  # at least `context` tokens: no token has more characters than bytes
     tokens = tokenizer.encode(end).tolist() or [first_token(tokenizer)]
     view = tokens[window_start(len(tokens), context) :]
     if len(view) < len(tokens) or len(end) < len(prompt):
         seen = len(decode(tokenizer, view))
-        note(f"the prompt is beyond the network's context: of {len(prompt):,} characters the last {seen:,} are read")
+        note(f"prompt longer than the context: using the last {seen:,} of {len(prompt):,} characters")
     return view
 
 
 def warn_of_window(speaker: Speaker) -> None:
-    """Say beforehand what happens to a text that outgrows the context."""
+    """Warn, before sampling, that texts may outgrow the context."""
     T = speaker.context
     if max(map(len, speaker.prompts)) + speaker.request.max_tokens > T:
-        note(f"a text that outgrows the context of {T} tokens is gone on with from its last {T - T // 2 + 1} to {T}")
+        note(f"texts longer than the {T}-token context continue from their most recent {T - T // 2 + 1} to {T} tokens")
 
 
-def write_in_turn(speaker: Speaker, texts: list[Text]) -> None:
-    """Show one text after the other, the first that isn't finished as it grows."""
-    streams, waiting, shown = [stream(speaker) for _ in texts], [""] * len(texts), 0
-    begin(speaker, texts[0])
+def write_in_order(speaker: Speaker, texts: list[Text]) -> None:
+    """Print the texts of a batch in order, the first unfinished one as it grows."""
+    streams, waiting, shown = [new_stream(speaker) for _ in texts], [""] * len(texts), 0
+    print_prompt(speaker, texts[0])
     for text, piece in pieces(speaker, texts, streams):
         waiting[text] += piece
         while shown < len(texts):
@@ -119,11 +119,11 @@ def write_in_turn(speaker: Speaker, texts: list[Text]) -> None:
             show("\n")
             shown += 1
             if shown < len(texts):
-                begin(speaker, texts[shown])
+                print_prompt(speaker, texts[shown])
 
 
-def begin(speaker: Speaker, text: Text) -> None:
-    """Name a text, if there are several, and show its prompt."""
+def print_prompt(speaker: Speaker, text: Text) -> None:
+    """Print a text's prompt, and if there are several texts, a heading with its numbers."""
     request = speaker.request
     counts = (("prompt", text.prompt, len(request.prompts)), ("sample", text.sample, request.samples))
     if names := ", ".join(f"{name} {number + 1} of {count}" for name, number, count in counts if count > 1):
@@ -132,62 +132,63 @@ def begin(speaker: Speaker, text: Text) -> None:
 
 
 def pieces(speaker: Speaker, texts: list[Text], streams: list[TextStream]) -> Iterator[tuple[int, str]]:
-    """What becomes certain, text by text, while they grow side by side."""
-    for drawn in growing(speaker, texts, streams):
-        for text, token, _ in drawn:
+    """Pieces of text, each with the index of its text, as the streams release them."""
+    for batch in sample_tokens(speaker, texts, streams):
+        for text, token, _ in batch:
             yield text, streams[text].add(token)
     for text, rest in enumerate(streams):
         if not rest.ended:
             yield text, rest.close()
 
 
-def growing(speaker: Speaker, texts: list[Text], streams: list[TextStream]) -> Iterator[list[Drawn]]:
-    """The tokens that the texts grow by, each until its stream has ended."""
+def sample_tokens(speaker: Speaker, texts: list[Text], streams: list[TextStream]) -> Iterator[list[Drawn]]:
+    """Sample the next token of every text, batch by batch, until its stream has ended."""
     request = speaker.request
-    luck = [torch.Generator().manual_seed(seed_for(request.seed, text.sample)) for text in texts]
+    generators = [torch.Generator().manual_seed(seed_for(request.seed, text.sample)) for text in texts]
     tokens = [text.tokens for text in texts]
-    return grow(speaker.reader, tokens, request.max_tokens, speaker.sampling, luck, lambda text, _: streams[text].ended)
+    sampling, ended = speaker.sampling, lambda text, _: streams[text].ended
+    return grow(speaker.reader, tokens, request.max_tokens, sampling, generators, ended)
 
 
-def stream(speaker: Speaker) -> TextStream:
-    """An empty text."""
+def new_stream(speaker: Speaker) -> TextStream:
+    """An empty stream with the request's stop strings."""
     return TextStream(speaker.tokenizer.token_bytes, speaker.tokenizer.end_of_text, speaker.request.stop)
 
 
 def write_scores(speaker: Speaker, texts: list[Text]) -> None:
-    """A line of JSON for each new token: its log-probability (nats, before any filter) and those of the likeliest."""
-    streams = [stream(speaker) for _ in texts]
-    for drawn in growing(speaker, texts, streams):
-        for text, token, logits in drawn:
+    """Print a line of JSON per token: its log-probability (nats, before any filter) and those of the top K."""
+    streams = [new_stream(speaker) for _ in texts]
+    for batch in sample_tokens(speaker, texts, streams):
+        for text, token, logits in batch:
             streams[text].add(token)
             scores = logits.float().log_softmax(dim=-1)
-            likeliest = scores.topk(speaker.request.logprobs or 0).indices.tolist()
-            line = {"prompt": texts[text].prompt, "sample": texts[text].sample, **scored(speaker, token, scores)}
-            print(json.dumps({**line, "top": [scored(speaker, other, scores) for other in likeliest]}), flush=True)
+            top = scores.topk(speaker.request.logprobs or 0).indices.tolist()
+            line = {"prompt": texts[text].prompt, "sample": texts[text].sample, **token_fields(speaker, token, scores)}
+            print(json.dumps({**line, "top": [token_fields(speaker, other, scores) for other in top]}), flush=True)
 
 
-def scored(speaker: Speaker, token: int, scores: Tensor) -> dict:
-    """A token, what it stands for, and its score."""
+def token_fields(speaker: Speaker, token: int, scores: Tensor) -> dict:
+    """The JSON fields of a token: number, text, bytes and log-probability."""
     content = speaker.tokenizer.token_bytes(token)
     text = content.decode("utf-8", errors="replace")
     return {"token": token, "text": text, "bytes": [*content], "logprob": float(scores[token])}
 
 
 def converse(speaker: Speaker) -> None:
-    """Go on from what is typed, line by line, until Ctrl-D; Ctrl-C stops the text, not the conversation.
+    """Chat: continue each line typed, until Ctrl-D; Ctrl-C ends the reply, not the chat.
 
-    All that was said is read again each time; when it outgrows the context the oldest turns are forgotten.
+    Each reply continues the whole conversation; once that outgrows the context, the oldest turns are dropped.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdin.reconfigure(errors="replace")
-    with suppress(ImportError):  # Windows has none
-        import readline  # noqa: F401 - from here on lines can be edited and called back
+    with suppress(ImportError):  # Windows has no readline
+        import readline  # noqa: F401 - importing it gives input() editing and history
     warn_of_window(speaker)
     turns = speaker.prompts if any(speaker.request.prompts) else []
     number = 0
-    while (line := ask()) is not None:
+    while (line := read_line()) is not None:
         try:
-            turns = [*turns, *typed(speaker, line, begins=not turns)]
+            turns = [*turns, *to_turns(speaker, line, first=not turns)]
         except UserError as error:
             note(f"error: {one_line(error)}")
             continue
@@ -196,52 +197,54 @@ def converse(speaker: Speaker) -> None:
         number += 1
 
 
-def ask() -> str | None:
-    """The next line that is typed, None at the end of all."""
+def read_line() -> str | None:
+    """The next line typed; None at the end of input."""
     try:
         return input("> " if sys.stdin.isatty() and sys.stdout.isatty() else "")
     except EOFError:
         return None
 
 
-def typed(speaker: Speaker, line: str, begins: bool) -> list[list[int]]:
-    """What was typed as a turn, on a line of its own unless it begins the text; none for an empty line."""
+def to_turns(speaker: Speaker, line: str, first: bool) -> list[list[int]]:
+    """The line as a list of one turn, preceded by a newline unless it is the first; an empty line is no turn."""
     tokenizer = speaker.tokenizer
-    knows_lines = any(tokenizer.token_bytes(token) == b"\n" for token in range(tokenizer.vocab_size))
-    text = f"\n{line}" if line and knows_lines and not begins else line
-    return [read(text, tokenizer, speaker.context)] if text or begins else []
+    has_newline = any(tokenizer.token_bytes(token) == b"\n" for token in range(tokenizer.vocab_size))
+    text = f"\n{line}" if line and has_newline and not first else line
+    return [read(text, tokenizer, speaker.context)] if text or first else []
 
 
 def recent(turns: list[list[int]], context: int) -> list[list[int]]:
-    """The newest turns that fit into the context together, and the last one in any case."""
+    """The newest turns that fit in the context together, and always the last."""
     kept = list(turns)
     while len(kept) > 1 and sum(map(len, kept)) > context:
         kept.pop(0)
     if len(kept) < len(turns):
-        note(f"beyond the context of {context} tokens: of {len(turns)} turns the last {len(kept)} are remembered")
+        note(
+            f"conversation longer than the {context}-token context: keeping the last {len(kept)} of {len(turns)} turns"
+        )
     return kept
 
 
 def reply(speaker: Speaker, tokens: list[int], number: int) -> list[int]:
-    """Show what the network says next; the tokens of it, up to where it was stopped."""
-    said, text = [], stream(speaker)
+    """Print a reply to `tokens` as it grows; its tokens, without a stop. Ctrl-C cuts it short."""
+    replied, text = [], new_stream(speaker)
     try:
-        for ((_, token, _),) in growing(speaker, [Text(0, number, tokens)], [text]):
+        for ((_, token, _),) in sample_tokens(speaker, [Text(0, number, tokens)], [text]):
             show(text.add(token))
             if not text.ended:
-                said.append(token)
+                replied.append(token)
         show(text.close())
     except KeyboardInterrupt:
         pass
     show("\n")
-    return said
+    return replied
 
 
 def show(text: str) -> None:
-    """Text on stdout, at once."""
+    """Print to stdout without a newline, and flush."""
     print(visible(text) if sys.stdout.isatty() else text, end="", flush=True)
 
 
 def note(message: str) -> None:
-    """A line on stderr: stdout is for text alone."""
+    """Print a line to stderr, because stdout is only for generated text."""
     print(one_line(message), file=sys.stderr, flush=True)
