@@ -211,7 +211,7 @@ def test_a_full_disk_leaves_nothing_behind(shell, tiny, monkeypatch):
         file.write_bytes(b"half")
         raise OSError(28, "No space left on device", str(file))
 
-    monkeypatch.setattr("training.huggingface.save_file", full)
+    monkeypatch.setattr("training.tensorfile.save_file", full)
     before = sorted(Path().rglob("*"))
     refused(shell("export.py", "tiny", "out"), "No space left", code=1)
     assert sorted(Path().rglob("*")) == before

@@ -211,7 +211,8 @@ def test_a_run_of_a_newer_version_is_called_that_and_stays_as_it_is(shell, text,
         (newest / "something-new.bin").write_bytes(b"1")
     before = content(Path.cwd())
     code, _, err = shell(*shlex.split(words))
-    assert code == 1 and err.endswith(f"error: {file} {NEWER}") and "damaged" not in err
+    where = "command line: train.start: " if "--train.start" in words else ""  # which setting led to the file
+    assert code == 1 and err.endswith(f"error: {where}{file} {NEWER}") and "damaged" not in err
     assert content(Path.cwd()) == before or name == "state.json"
 
 
