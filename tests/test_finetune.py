@@ -116,7 +116,7 @@ def test_the_fine_tuning_config_fits_any_text_run(shell, workplace):
     assert isinstance(config, GPTConfig) and config.lora and config.dropout == 0.1
 
 
-def test_a_text_soon_learned_by_heart_ends_with_a_warning_and_the_best_kept(shell, runs, workplace):
+def test_a_text_that_is_soon_memorised_stops_early_and_keeps_the_best(shell, runs, workplace):
     (workplace / "short.txt").write_text("abc fed cab hij lmn opq. " * 3 + "jumps over the lazy dog. quick brown fox")
     words = ["--data.path", "short.txt", "--data.val_fraction", "0.35", "--train.steps", "400"]
     words += ["--optim.lr", "0.03", "--train.eval_every", "2", "--train.patience", "3"]
@@ -124,7 +124,8 @@ def test_a_text_soon_learned_by_heart_ends_with_a_warning_and_the_best_kept(shel
     losses = [line["val_loss"] for line in read_log(runs / "tuned") if "val_loss" in line]
     best = losses.index(min(losses))
     assert code == 0 and len(losses) == best + 4 < 200
-    assert "has turned up" in err and f"no better validation loss in 3 evaluations; the best is step {2 * best}" in err
+    assert f"stopping early: no improvement in 3 evaluations (best: step {2 * best}, loss " in err
+    assert "overfitting" not in err  # three windows of validation prove nothing
     assert restore("tuned").checkpoint.state.step == 2 * best
 
 
