@@ -99,7 +99,7 @@ def test_a_missing_config_is_named_and_a_near_one_offered(shell, workplace):
 
 
 def test_a_network_needs_its_own_kind_of_data(shell, tiny, workplace):
-    one_line(shell("train.py", *tiny, "--data.path", "mnist"), "data.path", "digits")
+    one_line(shell("train.py", *tiny, "--data.path", "mnist"), "data.path", "image dataset")
     (workplace / "d.toml").write_text('[model]\nkind = "mlp"\n[data]\npath = "poem.txt"\n[train]\nsteps = 1\n')
     one_line(shell("train.py", "d.toml"), "poem.txt", "mnist-5k")
     one_line(shell("train.py", "d.toml", "--model.sizes", "[5, 10]", "--data.path", "mnist-5k"), "784")

@@ -247,7 +247,7 @@ def test_gpus_are_counted(peak, text):
 
 def test_epochs_are_steps_before_it_is_asked_whether_compiling_repays(monkeypatch):
     monkeypatch.setattr(plan, "choose_compile", lambda asked, device, steps: "on" if steps == 75 else "off")
-    data = SimpleNamespace(count=lambda split: 100, positions=32, sha256="", batch=len, in_order=iter)
+    data = SimpleNamespace(count=lambda split: 100, positions=32, sha256="", recipe=1, batch=len, in_order=iter)
     asked = config_of({name: value for name, value in GPT.items() if name != "train.steps"}, {"train.epochs": 3})
     config, _ = plan.resolve(asked, data, lambda config: 1.0)  # type: ignore[arg-type]
     assert (config.train.steps, config.train.compile) == (75, "on")
