@@ -415,7 +415,12 @@ def made_of(case: Case) -> Dataset:
     """A stand-in for the data: as many examples."""
     counts = {"train": case.train, "val": case.val}
     return SimpleNamespace(
-        count=lambda split: counts.get(split, 0), positions=case.positions, sha256="", recipe=1, batch=len, in_order=iter
+        count=lambda split: counts.get(split, 0),
+        positions=case.positions,
+        sha256="",
+        recipe=1,
+        batch=len,
+        in_order=iter,
     )  # type: ignore[return-value]
 
 
@@ -582,7 +587,9 @@ def test_every_number_of_a_plan_that_does_not_fit_is_claimed(machine, text_is_he
     gpus = math.ceil(peak / 80e9)
     settings = read(str(ROOT / "configs/gpt2.toml")) | HERE | {"train.batch_size": B, "train.accumulate": 4}
     config = check(settings, {})
-    data = SimpleNamespace(count={"train": 9_000, "val": 70}.get, positions=T, sha256="", recipe=1, batch=len, in_order=iter)
+    data = SimpleNamespace(
+        count={"train": 9_000, "val": 70}.get, positions=T, sha256="", recipe=1, batch=len, in_order=iter
+    )
     printed = dryrun.plan_with_data(config, data, time_step=never) if text_is_here else dryrun.plan_without_data(config)
     claims = [
         [parameters],
@@ -613,7 +620,9 @@ def test_what_only_gpus_could_hold_is_planned_in_their_precision(machine, monkey
     V, T, C, L, H, B = 257, 8, 16, 2, 2, 32
     settings = GPT | SMALL | {"train.device": "cpu", "train.threads": 1, "train.dtype": dtype}
     settings |= {"model.vocab_size": V, "data.path": ["not-here.txt"]}
-    data = SimpleNamespace(count={"train": 900, "val": 7}.get, positions=T, sha256="", recipe=1, batch=len, in_order=iter)
+    data = SimpleNamespace(
+        count={"train": 900, "val": 7}.get, positions=T, sha256="", recipe=1, batch=len, in_order=iter
+    )
     config = check(settings, {})
     printed = dryrun.plan_with_data(config, data, time_step=never) if text_is_here else dryrun.plan_without_data(config)
     assert printed
@@ -704,7 +713,9 @@ def test_epochs_are_as_many_steps_as_cover_them_and_no_more(machine, epochs, ima
 def test_a_step_of_many_batches_is_timed_where_one_batch_takes_no_patience(machine):
     timed: list[Config] = []
     settings = HERE | GPT | SMALL | {"train.accumulate": 1_000_000}
-    data = SimpleNamespace(count={"train": 900, "val": 7}.get, positions=8, sha256="", recipe=1, batch=len, in_order=iter)
+    data = SimpleNamespace(
+        count={"train": 900, "val": 7}.get, positions=8, sha256="", recipe=1, batch=len, in_order=iter
+    )
     step = (6 * (2 * 12 * 16 * 16 + 20 * 16) + 2 * 6 * (2 * 8 * 16)) * 32 * 8 * 1_000_000 / SPEED / CPU_SHARE["float32"]
     assert step > 5.0 > step / 1_000_000  # seconds
     dryrun.plan_with_data(check(settings, {}), data, lambda config: timed.append(config) or 0.001)
