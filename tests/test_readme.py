@@ -92,7 +92,7 @@ FIGURES: dict[str, Callable[[], float]] = {  # where the README has a number, an
     r"`digits_modern\.toml`.* ([\d.]+) % \(five seeds\)": percent("digits_modern"),
     r"`python\.toml` .* ([\d.]+) bits per byte": average("python", "val_bits_per_byte"),
     r"(?m)^step 1,026: .* bits per byte ([\d.]+)$": average("python", "val_bits_per_byte"),
-    r"(?m)^done after ([\d,]+) steps; it is all in runs/python": average("python", "steps"),
+    r"(?m)^done: ([\d,]+) steps, saved in runs/python": average("python", "steps"),
     r"shakespeare_adamw\.toml\): ([\d.]+)": average("shakespeare_adamw", "val_loss"),
     r"`shakespeare_hour\.toml`.* ([\d.]+) and [\d.]+ nats": lambda: column("shakespeare_hour", "val_loss")[0],
     r"`shakespeare_hour\.toml`.* [\d.]+ and ([\d.]+) nats": lambda: column("shakespeare_hour", "val_loss")[1],
