@@ -429,7 +429,7 @@ CLASHES = {  # lines of one.toml, of two.toml, words, and how the answer begins
     ),
     "two lengths": ([], [], ["--train.steps", "3", "--train.minutes", "1"], "command line: [train] needs exactly one "),
     "two lengths in a file": ([], ["train.steps = 3", "train.epochs = 1"], ["--train.seed=1"], "two.toml: [train] "),
-    "adapters of nothing": ([], ["model.lora.rank = 4"], ["--train.seed=1"], "two.toml: [model.lora] needs a trained network"),
+    "adapters of nothing": ([], ["model.lora.rank = 4"], ["--train.seed=1"], "two.toml: [model.lora] needs a trained "),
     "a value and a table": (["log = 3"], [], ["--log.every", "3"], "command line: log.every: log is both a value and "),
     "a wrong value": (["optim.lr = 1.0"], [], ["--optim.lr", "x"], "command line: optim.lr: "),
     "a wrong item of a list": (["optim.betas = [0.1, 2.0]"], [], ["--train.seed=1"], "one.toml: optim.betas.1: "),
