@@ -1,6 +1,6 @@
-"""Learning: a config in, a run folder out. `update` is one step of it, `train` the loop around it."""
+"""Train a network: a config in, a run folder out. `update` is one step, `train` the loop around it."""
 
-if __name__ == "__main__":  # understood before torch is loaded, so that a mistake costs no time
+if __name__ == "__main__":  # parse before torch is loaded: a mistake is reported at once
     import sys
 
     from configs.errors import end_quietly_at_interrupt, result_or_exit
@@ -33,9 +33,9 @@ from training.world import Agreed, batches, together
 
 
 def update(learner: Learner, step: int) -> tuple[float, float]:
-    """One step downhill: batches in, gradients averaged, weights moved. Returns the loss and the gradient's length.
+    """One step downhill: average the gradients over the step's batches, move the weights. Returns loss, gradient norm.
 
-    Raises UserError (exit code 3), before any weight has changed, if one of the two is not a number.
+    Raises UserError (exit code 3) before any weight changes if either of them is NaN or infinite.
     """
     train, optim = learner.config.train, learner.config.optim
     loss_of, total = LOSSES[train.loss], 0.0
@@ -49,18 +49,18 @@ def update(learner: Learner, step: int) -> tuple[float, float]:
     total = learner.world.sum(total)
     if optim.l1:
         add_l1(learner.parameters, optim.l1)
-    length = float(clip(learner.parameters, optim.grad_clip))
-    if not math.isfinite(total + length):
-        raise not_finite(step, total, length, learner.model)
+    norm = float(clip(learner.parameters, optim.grad_clip))
+    if not math.isfinite(total + norm):
+        raise not_finite(step, total, norm, learner.model)
     for optimizer in learner.optimizers:
         optimizer.step()
     for parameter in learner.parameters:
         parameter.grad = None
-    return total, length
+    return total, norm
 
 
 def train(job: Job, interruption: Interruption) -> int:
-    """Learn until the steps are made, patience is out, time is over or someone stops it; returns the exit code."""
+    """Train until the last step, the time limit, early stopping or an interrupt. Returns the exit code."""
     config, run, world, steps = job.config, job.run, job.world, job.config.train.steps or 0
     learner, stop = build_learner(config, job.data, world), Agreed(interruption, world)
     if job.weights:
@@ -71,22 +71,22 @@ def train(job: Job, interruption: Interruption) -> int:
     bar, spikes = progress_bar(resumed or 0, steps), Spikes()
     for step in range(resumed or 0, steps + 1):
         stopping, last = stop(), step == steps or world.any(time.monotonic() > deadline)
-        look = last or step % config.train.eval_every == 0
-        if (look or stopping or step % config.train.save_every == 0) and step != resumed and world.leads:
+        evaluating = last or step % config.train.eval_every == 0
+        if (evaluating or stopping or step % config.train.save_every == 0) and step != resumed and world.leads:
             state = checkpoint.State(
                 step=step, log_bytes=run.length("log.jsonl"), samples_bytes=run.length("samples.txt")
             )
             checkpoint.save(run.checkpoints, state, learner.model, learner.optimizers)
-        if look and not stopping:
+        if evaluating and not stopping:
             examine(learner, run, step, stop)
-        if last or stopping or (look and (stop() or world.any(out_of_patience(learner, run)))):
+        if last or stopping or (evaluating and (stop() or world.any(out_of_patience(learner, run)))):
             break
         rate = learning_rate(step, steps, config.optim)
         set_learning_rate(learner.optimizers, rate / config.optim.lr)
-        loss, length = update(learner, step)
+        loss, norm = update(learner, step)
         spikes(step, loss, config.train.accumulate)
         if step % config.log.every == 0:
-            run.log(step=step, loss=loss, lr=rate, grad_norm=length)
+            run.log(step=step, loss=loss, lr=rate, grad_norm=norm)
             run.time(step=step)
         show_step(bar, step, loss, config.log.every)
     bar.close()
@@ -94,15 +94,15 @@ def train(job: Job, interruption: Interruption) -> int:
         draw_curves(run.folder)
     name = for_shell(run.folder)
     if stop():
-        say(f"stopped after step {step}, all saved; go on with: python train.py --resume --run {name}")
+        say(f"stopped after step {step}; everything is saved. Resume with: python train.py --resume --run {name}")
         return stop.exit_code
     report_test(learner, run, step)
-    say(f"done after {step:,} steps; it is all in {name}: python sample.py {name}")
+    say(f"done: {step:,} steps, saved in {name}. Try it: python sample.py {name}")
     return 0
 
 
 def main(command: Command) -> int:
-    """From a command line that has been understood to a trained network."""
+    """Prepare and train the run that the command line describes. Returns the exit code."""
     with together() as world:
         job = prepare(command, partial(seconds_per_step, update), world)
         if job is None:

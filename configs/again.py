@@ -1,4 +1,4 @@
-"""Command lines for a message to name, ready to be pasted into a shell: a run again, with something changed."""
+"""Command lines for messages to suggest, ready to paste into a shell: rerun or resume a run with changes."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from configs.words import LISTS
 
 
 def again(asked: dict[str, Any], origins: dict[str, str], changes: dict[str, Any], run: object) -> str:
-    """The command that trains `run` with what another run was asked for, some settings changed.
+    """The command that trains `run` with the settings given for another run, and some changes.
 
     >>> again({"train.steps": 5}, {"train.steps": "a.toml"}, {"optim.lr": 0.1}, "runs/a-2")
     'python train.py a.toml --optim.lr 0.1 --run runs/a-2'
 
-    Settings of a config that is no longer there become options; without any config, --resume starts a run too.
+    Settings from a config file that no longer exists become options. Without any config, --resume starts the run.
     """
-    configs = dict(readable(origins))
+    configs = dict(read_configs(origins))
     settings, _ = merge([("", asked), ("", changes)])
     known, _ = merge([*configs.items()])
     options = {name: value for name, value in settings.items() if name not in known or known[name] != value}
@@ -31,13 +31,13 @@ def resume(run: object, changes: dict[str, Any] | None = None) -> str:
 
 
 def line(*words: str, options: dict[str, Any], run: object) -> str:
-    """One call of train.py."""
+    """One train.py command, quoted for the shell."""
     given = (word for name, value in options.items() for word in option(name, value))
     return " ".join(map(for_shell, ["python", "train.py", *words, *given, *option("run", str(run))]))
 
 
-def readable(origins: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The configs among the origins of settings that are still there, with their content."""
+def read_configs(origins: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The settings in each config file named in `origins` that can still be read."""
     for file in dict.fromkeys(origins.values()):
         if file != CLI and os.path.isfile(file):
             try:
@@ -47,7 +47,7 @@ def readable(origins: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def option(name: str, value: Any) -> list[str]:
-    """The words that set one setting: ["--data.path", "a.txt", "b.txt"]."""
+    """The arguments that set one setting: ["--data.path", "a.txt", "b.txt"]."""
     if name in LISTS and isinstance(value, list) and value:
         first, *more = value
     else:

@@ -1,4 +1,4 @@
-"""The command line of train.py: config files, then overrides, become one checked description of a run."""
+"""The command line of train.py: merges config files and overrides, and validates the settings."""
 
 import difflib
 import re
@@ -17,9 +17,9 @@ from configs.words import take_texts
 
 USAGE = "python train.py CONFIG... [--section.key VALUE]... [--run NAME] [--resume | --overwrite] [--dry-run]"
 EXAMPLE = "for example: python train.py configs/python.toml --train.minutes 5 --optim.lr 1e-3"
-CLI, DEFAULT = "command line", "the default"
-LARGEST_FILE, MOST_DOTS = 2**18, 256  # bytes of one config, and dots in a line of it
-SHOWN = 200  # characters of a value that is wrong
+CLI, DEFAULT = "command line", "the default"  # where a setting comes from, if not from a file
+LARGEST_FILE, MOST_DOTS = 2**18, 256  # bytes in a config, dots in one of its lines
+SHOWN = 200  # characters of an invalid value that a message quotes
 TABLES = {"model": GPTConfig, "data": DataConfig, "optim": OptimConfig, "train": TrainConfig, "log": LogConfig}
 SETTINGS = [
     "model.sizes",
@@ -29,27 +29,27 @@ SETTINGS = [
 
 
 class Options(Config, BaseSettings):
-    """All that train.py can be told."""
+    """All options of train.py."""
 
     model_config = SettingsConfigDict(cli_avoid_json=True, cli_hide_none_type=True)
 
     run: str | None = None
-    """name of a folder under runs/, or a path (default: the first config's name)"""
+    """run name (a folder under runs/) or path (default: name of the first config)"""
     resume: CliToggleFlag[bool] = False
-    """continue the run where it stopped, or start it"""
+    """resume the run, or start it if it does not exist"""
     overwrite: CliToggleFlag[bool] = False
     """replace the run if it exists"""
     dry_run: CliToggleFlag[bool] = False
-    """say what would be done, and do nothing"""
+    """print the plan and exit"""
 
 
 class Command(NamedTuple):
-    """A command line that has been understood."""
+    """A parsed command line."""
 
     settings: dict[str, Any]
-    """what was given, by dotted name"""
+    """the settings given, by dotted name"""
     origins: dict[str, str]
-    """where each came from: a file, or CLI"""
+    """where each setting was given: a file name, or CLI"""
     run: str
     resume: bool
     overwrite: bool
@@ -57,57 +57,57 @@ class Command(NamedTuple):
 
 
 def parse(arguments: list[str]) -> Command:
-    """Understand train.py's arguments. Raises UserError, or SystemExit after --help."""
+    """Parse train.py's arguments. Raises UserError, or SystemExit after --help."""
     count = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     files, options = arguments[:count], arguments[count:]
     parser = OneLineParser("train.py", USAGE, "Train a network.", EXAMPLE, allow_abbrev=False)
     options, texts = take_texts([*map(underscores, options)])
     try:
         given = CliSettingsSource(Options, cli_parse_args=options, root_parser=parser)()
-    except SettingsError as error:  # a list or a table that breaks off, as one that a shell has cut at its spaces
+    except SettingsError as error:  # an unfinished list or table: the shell has split it at its spaces
         words = " ".join(options)
-        raise UserError(f"{CLI}: can't read {words}; put a list in quotes: --model.sizes '[784, 10]'") from error
+        raise UserError(f"{CLI}: cannot parse {words}; put a list in quotes: --model.sizes '[784, 10]'") from error
     flags = {name: given.pop(name, False) for name in ("resume", "overwrite", "dry_run")}
     run = texts.pop("run", Path(files[0]).stem if files else None)
     if not (files or flags["resume"]) or run is None:
-        raise UserError(f"which config? {USAGE}")
+        raise UserError(f"no config given. Usage: {USAGE}")
     if flags["resume"] and flags["overwrite"]:
-        raise UserError(f"{CLI}: --resume continues a run and --overwrite replaces it; choose one")
+        raise UserError(f"{CLI}: --resume continues a run, --overwrite replaces it; use only one of them")
     settings, origins = merge([(file, read(file)) for file in files] + [(CLI, flatten(given) | texts)])
     if files:
-        check(settings, origins)  # a mistake is answered now, before torch is loaded
+        check(settings, origins)  # report a mistake now, before torch is loaded
     return Command(settings, origins, run, **flags)
 
 
 def underscores(word: str) -> str:
-    """--train.batch-size is --train.batch_size; what follows = is left as it is."""
+    """--train.batch-size=a-b -> --train.batch_size=a-b."""
     name, equals, value = word.partition("=")
     return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
 def read(file: str) -> dict[str, Any]:
-    """A TOML file as dotted names and values. Raises UserError if it can't be read."""
+    """A TOML file as values by dotted name. Raises UserError if it cannot be read or is not valid TOML."""
     try:
         with open(file, "rb") as toml:
             content = toml.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
-            raise UserError(f"{file} is too large to be a config")
+            raise UserError(f"{file} is too large for a config: the limit is {LARGEST_FILE:,} bytes")
         for number, line in enumerate(content.splitlines(), 1):
-            if line.count(b".") > MOST_DOTS:  # the time that tomllib takes grows with the square of it
-                raise UserError(f"{file}: line {number} has more than {MOST_DOTS} dots; break it up")
+            if line.count(b".") > MOST_DOTS:  # tomllib's time grows with their square
+                raise UserError(f"{file}: line {number} has more than {MOST_DOTS} dots; split it")
         return flatten(tomllib.loads(content.decode()))
     except FileNotFoundError as error:
         raise UserError(f"config not found: {file}{known_configs(file)}") from error
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from error
-    except ValueError as error:  # tomllib's and UTF-8's mistakes are both of this kind
-        raise UserError(f"{file} is not TOML: {error}") from error
+    except ValueError as error:  # from tomllib or from UTF-8 decoding
+        raise UserError(f"{file} is not valid TOML: {error}") from error
     except RecursionError as error:
-        raise UserError(f"{file} is nested too deeply to be a config") from error
+        raise UserError(f"{file} is nested too deeply for a config") from error
 
 
 def known_configs(file: str) -> str:
-    """ "; did you mean X?" for a config with nearly this name, else "; available: ..." with all in configs/."""
+    """ "; did you mean X?" for a config with a similar name, else "; available: ..." listing configs/, or ""."""
     known = {path.stem: str(path) for path in sorted(Path("configs").glob("*.toml"))}
     near = difflib.get_close_matches(Path(file).stem, known, n=1)
     if near:
@@ -116,11 +116,11 @@ def known_configs(file: str) -> str:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"train": {"steps": 1}} -> {"train.steps": 1}; a table in a table, such as [model.lora], may be empty."""
+    """{"train": {"steps": 1}} -> {"train.steps": 1}; an empty nested table, such as [model.lora], is kept as {}."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        if "." in key:  # in quotes; without them it is a table and its key
-            raise ValueError(f"a name with a dot in it, {key!r:.60}")
+        if "." in key:  # a quoted key; unquoted, the dot would make a table
+            raise ValueError(f"key {key!r:.60} contains a dot")
         table = isinstance(value, dict) and (value or not prefix)
         flat |= flatten(value, f"{prefix}{key}.") if table else {prefix + key: value}
     return flat
@@ -131,17 +131,20 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     for name, value in flat.items():
         *path, key = name.split(".")
-        place = tree
+        table = tree
         for part in path:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
-                raise UserError(f"{name}: {part} is a value and a table at once")
-        place[key] = value if value != {} else place.get(key, {}) | {}
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise UserError(f"{name}: {part} is both a value and a table")
+        table[key] = value if value != {} else table.get(key, {}) | {}
     return tree
 
 
 def merge(sources: list[tuple[str, dict[str, Any]]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Later sources win, key by key; one that gives a duration replaces whichever was given before."""
+    """The settings, later sources overriding earlier ones, and the source of each.
+
+    A source with steps, epochs or minutes replaces whichever of the three came before.
+    """
     durations = {f"train.{name}" for name in DURATIONS}
     settings: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -153,7 +156,7 @@ def merge(sources: list[tuple[str, dict[str, Any]]]) -> tuple[dict[str, Any], di
 
 
 def check(settings: dict[str, Any], origins: dict[str, str]) -> Config:
-    """The config that these settings make. Raises UserError for the first of them that is wrong."""
+    """The validated config. Raises UserError for the first invalid setting."""
     try:
         with located(origins):
             return Config.model_validate(unflatten(settings))
@@ -162,7 +165,7 @@ def check(settings: dict[str, Any], origins: dict[str, str]) -> Config:
 
 
 def explain(error: Any, origins: dict[str, str]) -> str:
-    """One line for one of pydantic's errors: where it was given, key, what was expected, what was found."""
+    """One line for a pydantic error: where the setting was given, its name, what is expected, what it got."""
     path = [str(part) for part in error["loc"] if part not in ("mlp", "gpt", "auto", "literal['auto']")]
     name = ".".join(path)
     cause = error.get("ctx", {}).get("error")
@@ -170,34 +173,34 @@ def explain(error: Any, origins: dict[str, str]) -> str:
     message = error["msg"].removeprefix("Value error, ")
     kind = 'model.kind must be "mlp", "gpt" or "auto"'
     answers = {
-        "extra_forbidden": f"there is no setting {name}{did_you_mean(name, {*SETTINGS, *TABLES} - {name})}",
+        "extra_forbidden": f"unknown setting {name}{did_you_mean(name, {*SETTINGS, *TABLES} - {name})}",
         "missing": f"{name} is missing",
         "union_tag_invalid": kind,
         "union_tag_not_found": kind,
         "value_error": message,
     }
     otherwise = f"{name}: {message[0].lower()}{message[1:]}, got {shown(error['input'])}"
-    return f"{places(names, origins)}: {answers.get(error['type'], otherwise)}"
+    return f"{describe_origins(names, origins)}: {answers.get(error['type'], otherwise)}"
 
 
-def places(names: list[str], origins: dict[str, str]) -> str:
+def describe_origins(names: list[str], origins: dict[str, str]) -> str:
     """Where these settings were given: `a.toml`, or `command line (model.n_embd) and the default (model.n_head)`.
 
-    If none of them was given anywhere, what is wrong is in the files as a whole.
+    All config files if none of these settings was given.
     """
-    found: dict[str, list[str]] = {}
+    by_origin: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(place(name, origins) or DEFAULT, []).append(name)
-    if not found.keys() - {DEFAULT}:
+        by_origin.setdefault(origin_of(name, origins) or DEFAULT, []).append(name)
+    if not by_origin.keys() - {DEFAULT}:
         files = dict.fromkeys(origin for origin in origins.values() if origin != CLI)
         return " and ".join(files) or (CLI if origins else "config")
-    if len(found) == 1:
-        return next(iter(found))
-    return " and ".join(f"{origin} ({', '.join(given)})" for origin, given in found.items())
+    if len(by_origin) == 1:
+        return next(iter(by_origin))
+    return " and ".join(f"{origin} ({', '.join(given)})" for origin, given in by_origin.items())
 
 
-def place(name: str, origins: dict[str, str]) -> str | None:
-    """Where a setting, the last one in a table, or what a setting is an item of was given."""
+def origin_of(name: str, origins: dict[str, str]) -> str | None:
+    """Where a setting was given; for a table, its last setting; for an item of a list (`data.path.0`), the list."""
     inside = [origin for key, origin in origins.items() if f"{key}.".startswith(f"{name}.")]
     around = [origin for key, origin in origins.items() if name.startswith(f"{key}.")]
     return (inside or around or [None])[-1]
@@ -205,7 +208,7 @@ def place(name: str, origins: dict[str, str]) -> str | None:
 
 @contextmanager
 def located(origins: dict[str, str]) -> Iterator[None]:
-    """Put before a message that begins with a setting's name where that was given: `a.toml: data.path: ...`."""
+    """Prefix a UserError that starts with a setting's name with where it was given: `a.toml: data.path: ...`."""
     try:
         yield
     except UserError as error:
@@ -216,9 +219,9 @@ def located(origins: dict[str, str]) -> Iterator[None]:
 
 
 def shown(value: Any) -> str:
-    """A value that was given, as far as it fits on a line."""
+    """The value as a message quotes it, shortened to one line."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits
-        return "what can't be shown"
+    except (ValueError, RecursionError):  # thousands of digits or levels
+        return "a value too large to show"
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

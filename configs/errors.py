@@ -1,4 +1,4 @@
-"""What a user's mistake is answered with: one line that says what, where, and the way out. Never a traceback."""
+"""User errors: reported in one line that says what is wrong, where, and how to fix it, without a traceback."""
 
 import argparse
 import difflib
@@ -16,11 +16,11 @@ from configs.terminal import drop_stdout, secure_streams, settle_stdout
 
 T = TypeVar("T")
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
-LONGEST = 4000  # characters of a message; what a file holds may be quoted in it
+LONGEST = 4000  # characters of a message, which may quote a file's content
 
 
 class UserError(Exception):
-    """A mistake that one line answers; `exit_code` is what the command then returns to the shell."""
+    """An error that the user can fix; its message becomes one line, and the command exits with `exit_code`."""
 
     def __init__(self, message: str, exit_code: int = 2) -> None:
         super().__init__(message)
@@ -28,21 +28,21 @@ class UserError(Exception):
 
 
 class UnfitData(UserError):
-    """Data that can be read, but that this network cannot be trained on."""
+    """Readable data that this network cannot be trained on."""
 
 
 class UnknownCharacters(UnfitData):
-    """Text with characters that a tokenizer has no tokens for."""
+    """Text with characters that are not in a tokenizer's vocabulary."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ "; did you mean X?" for the nearest known word, or nothing."""
+    """ "; did you mean X?" for the most similar known word, "" if none is similar."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def reason(error: Exception) -> str:
-    """The first mistake that an error tells of, in a line; pydantic's has a place and a message."""
+    """The error's message; for a pydantic error the first location and message: `model.sizes: Field required`."""
     if errors := getattr(error, "errors", None):
         first = errors(include_url=False, include_context=False, include_input=False)[0]
         place, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
@@ -51,14 +51,14 @@ def reason(error: Exception) -> str:
 
 
 def one_line(message: object) -> str:
-    """The message on one line, without anything that could steer a terminal."""
+    """The message on one line, cut to LONGEST, with control characters escaped."""
     text = " ".join(str(message).split())
     text = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def for_shell(name: object) -> str:
-    """A word as it is typed in a command and shown by `one_line`: `a.txt`, `'my file'`, `$'a\\x0ab'`."""
+    """A word quoted for the shell, so that `one_line` does not change it: `a.txt`, `'my file'`, `$'a\\x0ab'`."""
     text = str(name)
     if os.name == "nt":
         return subprocess.list2cmdline([text])
@@ -67,14 +67,14 @@ def for_shell(name: object) -> str:
 
 
 def escaped(c: str) -> str:
-    """A character between $' and '. A space is escaped because `one_line` would make one of two."""
+    """A character inside $'...'. Spaces are escaped because `one_line` merges consecutive ones."""
     plain = c.isprintable() and c not in " '\\"
     return c if plain else "".join(f"\\x{byte:02x}" for byte in os.fsencode(c))
 
 
 @contextmanager
 def about(what: str) -> Iterator[None]:
-    """The message of a mistake begins with what it is in: an option or a setting."""
+    """Prefix the message of a UserError with the option or setting that it is about."""
     try:
         yield
     except UserError as error:
@@ -83,31 +83,31 @@ def about(what: str) -> Iterator[None]:
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse, with its mistakes answered in one line that names the option that was probably meant."""
+    """argparse, with one-line errors that suggest the option that was probably meant."""
 
     def error(self, message: str) -> NoReturn:
         words = message.removeprefix("unrecognized arguments: ").split()
         if words == message.split():
             raise UserError(f"command line: {message}")
-        option = " ".join(words[:1]).split("=")[0]  # no word at all where a shell's variable was empty
+        option = " ".join(words[:1]).split("=")[0]  # "" for an empty shell variable
         if not option.startswith("-"):
-            raise UserError(f"command line: {option!r} is one word too many")
+            raise UserError(f"command line: unexpected argument {option!r}")
         known = [name for name in self._option_string_actions if name.startswith("--")]
         same = [name for name in known if name.rpartition(".")[2].lstrip("-") == option.lstrip("-")]
         guess = f"; did you mean {' or '.join(same)}?" if same else did_you_mean(option, known)
         if not option.startswith("--"):
-            guess += f"; a name that begins with - is written ./{option}"
-        raise UserError(f"command line: there is no option {option}{guess}")
+            guess += f"; if it is a file, write ./{option}"
+        raise UserError(f"command line: unknown option {option}{guess}")
 
 
 def answer(main: Callable[[], int | None]) -> int:
-    """Run a script's main function and turn what goes wrong into one line and an exit code."""
+    """Run a script's main function; print an expected error in one line. Returns the exit code."""
     for out in (sys.stdout, sys.stderr):
-        if isinstance(out, io.TextIOWrapper):  # a name that its encoding lacks is no reason to stop
+        if isinstance(out, io.TextIOWrapper):  # its encoding may lack characters of a file name
             out.reconfigure(errors="backslashreplace")
     secure_streams()
     try:
-        return written(main) or 0
+        return run_and_flush(main) or 0
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return error.exit_code
@@ -116,7 +116,7 @@ def answer(main: Callable[[], int | None]) -> int:
     except ModuleNotFoundError as error:
         print(f"error: this needs {error.name}, which is not installed: pip install {error.name}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+    except BrokenPipeError:  # the reader, such as `head`, has exited
         drop_stdout()
         return 1
     except OSError as error:
@@ -127,8 +127,8 @@ def answer(main: Callable[[], int | None]) -> int:
         settle_stdout()
 
 
-def written(main: Callable[[], int | None]) -> int | None:
-    """What `main` returns, once all that it printed is written; raises OSError here, not at exit, if that fails."""
+def run_and_flush(main: Callable[[], int | None]) -> int | None:
+    """Run `main` and flush stdout, so that a failed write raises OSError here, not at exit."""
     try:
         result = main()
     except SystemExit:  # after --help and --list
@@ -140,7 +140,7 @@ def written(main: Callable[[], int | None]) -> int | None:
 
 @contextmanager
 def spoken_once() -> Iterator[None]:
-    """Of several processes that torchrun started, all of which do the same, only the first is heard."""
+    """Silence every process that torchrun started except the first, since all print the same."""
     if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0":
         yield
         return
@@ -153,12 +153,12 @@ def spoken_once() -> Iterator[None]:
 
 
 def end_quietly_at_interrupt() -> None:
-    """Ctrl-C from now on ends the process without a word: nothing has been done yet."""
+    """Make Ctrl-C end the process silently: nothing has been done yet that needs saving."""
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
 
 
 def result_or_exit(parse: Callable[[], T]) -> T:
-    """What `parse` returns; the process ends in one line if it can't."""
+    """The result of `parse`. If it raises, print one line and exit."""
     results: list[T] = []
     with spoken_once():
         code = answer(lambda: results.append(parse()))

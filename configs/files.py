@@ -1,7 +1,4 @@
-"""Files: reading is bounded before anything is parsed, writing is atomic, and a lock keeps other processes out.
-
-Nothing here needs torch.
-"""
+"""Safe file access: size limits before parsing, atomic writes, and locks between processes. Needs no torch."""
 
 import errno
 import json
@@ -19,43 +16,42 @@ from pathlib import Path
 
 from configs.errors import UserError
 
-LARGEST_JSON = 2**20  # bytes, unless the caller knows better
+LARGEST_JSON = 2**20  # bytes, the default limit
 MOST_VALUES = 2**17  # in one JSON file
-CONTAINER = 8  # values that a list or a table counts for, as that is what it takes: about 500 bytes
-LONGEST_LINE = 2**16  # bytes, of a log
-HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}  # what locking a file raises if another has it
-UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # what a file system cannot do
-POLL = 0.1  # seconds between two looks whether a lock is free
+CONTAINER = 8  # values that a list or a table counts as: parsed, it takes about 500 bytes
+LONGEST_LINE = 2**16  # bytes in a line of a log
+HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}  # the file is locked by another process
+UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}  # the file system lacks the operation
+POLL = 0.1  # seconds between attempts to take a lock
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 class Damaged(UserError):
-    """Something on disk that is not what was saved."""
+    """A saved file or folder that is damaged."""
 
     def __init__(self, folder: Path, reason: object) -> None:
         super().__init__(f"{folder} is damaged: {reason}", exit_code=1)
 
 
 def small(path: Path, largest: int = LARGEST_JSON, values: int = MOST_VALUES) -> bytes:
-    """The bytes of a file that has no reason to be large. Raises Damaged if it is, or if it is no file but a pipe.
+    """The bytes of a file that should be small. Raises Damaged if it is too large, or not a regular file.
 
-    A megabyte of brackets becomes hundreds of megabytes when JSON is parsed, so their number is bounded too.
+    The number of JSON values is limited too: a megabyte of brackets takes hundreds of megabytes once parsed.
     """
     require_file(path)
     with path.open("rb") as file:
         content = file.read(largest + 1)
     if len(content) > largest:
-        raise Damaged(path.parent, f"{path.name} is too large")
+        raise Damaged(path.parent, f"{path.name} is too large: the limit is {largest:,} bytes")
     if count_values(content, values) > values:
-        raise Damaged(path.parent, f"{path.name} holds too many values")
+        raise Damaged(path.parent, f"{path.name} contains too many values")
     return content
 
 
 def refuse_newer(content: str | bytes, file: object, known: int = 1) -> None:
-    """Raises UserError if this JSON, which could not be read as `file`, has a format number above `known`,
-    its own or its index's.
+    """Raises UserError if the content of `file`, JSON that could not be read, or its index has a format above `known`.
 
-    A file that a newer version wrote is not damaged, and nothing may be deleted or rebuilt because of it.
+    A file written by a newer version is not damaged, so nothing may be deleted or rebuilt because of it.
     """
     try:
         found = json.loads(content)
@@ -71,51 +67,51 @@ def refuse_newer(content: str | bytes, file: object, known: int = 1) -> None:
 
 
 def require_file(path: Path) -> None:
-    """Raises Damaged for a pipe, a socket or a device, which could be read without end or not at all."""
+    """Raises Damaged for a pipe, a socket or a device, which might never end or never deliver anything."""
     mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder is an error of its own, which names itself
-        raise Damaged(path.parent, f"{path.name} is not a file")
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder raises an error that names it
+        raise Damaged(path.parent, f"{path.name} is not a regular file")
 
 
 def count_values(content: bytes, most: int) -> int:
-    """About how many values this JSON holds; beyond `most` the count is only right where it has to be."""
+    """About how many values this JSON contains; commas and brackets inside strings are excluded only if needed."""
     if (crude := weight(content)) <= most:
         return crude
     return weight(STRING.sub(b"", content))
 
 
 def weight(content: bytes) -> int:
-    """Commas, and brackets for what they weigh; those inside texts are counted too."""
+    """Number of commas, plus CONTAINER per opening bracket, including those inside strings."""
     return content.count(b",") + CONTAINER * (content.count(b"[") + content.count(b"{"))
 
 
 def lines_of(path: Path) -> Iterator[bytes]:
-    """The whole lines of a log; a last one that was cut off in mid-writing is left out.
+    """The complete lines of a log, without a last one that was only partly written.
 
-    Raises Damaged for a line that no log has, and for what is no file.
+    Raises Damaged if a line is longer than LONGEST_LINE, or if `path` is not a regular file.
     """
     require_file(path)
     with path.open("rb") as file:
         while (line := file.readline(LONGEST_LINE)).endswith(b"\n"):
             yield line
         if len(line) == LONGEST_LINE:
-            raise Damaged(path.parent, f"{path.name} has too long a line")
+            raise Damaged(path.parent, f"{path.name} has a line longer than {LONGEST_LINE:,} bytes")
 
 
 # Writing
 
 
 def partial_of(path: Path) -> Path:
-    """Where a folder is written before it is renamed."""
+    """The temporary name under which a folder is written."""
     return path.with_name(f".{path.name}.partial")
 
 
 @contextmanager
 def whole_folder(folder: Path, remove: Callable[[Path], object] | None = None) -> Iterator[Path]:
-    """An empty folder to fill; when the block ends it takes the place of `folder`, which is removed by `remove`.
+    """Write a folder atomically: yields an empty one to fill, which then replaces `folder`, removed by `remove`.
 
-    If the block raises, nothing is left of it. If the older folder cannot be removed, or the process is killed just
-    then, the new one stays under the name that `partial_of` gives, complete.
+    If the block raises, the new folder is removed. If the old one cannot be removed, or the process is killed at that
+    moment, the new one stays, complete, under its temporary name (`partial_of`).
     """
     beside = partial_of(folder)
     shutil.rmtree(beside, ignore_errors=True)
@@ -125,7 +121,7 @@ def whole_folder(folder: Path, remove: Callable[[Path], object] | None = None) -
         for path in (*beside.rglob("*"), beside):
             sync(path)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)  # half of it would only keep the disk full
+        shutil.rmtree(beside, ignore_errors=True)  # do not leave a partial folder on a disk that may be full
         raise
     if folder.exists():
         (remove or shutil.rmtree)(folder)
@@ -135,16 +131,16 @@ def whole_folder(folder: Path, remove: Callable[[Path], object] | None = None) -
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """The name of a file to write; when the block ends it takes the place of `path`, which is complete at any moment.
+    """Write a file atomically: yields the name of a temporary file, which replaces `path` when the block ends.
 
-    If the block raises, nothing is left of it. A link is followed; what is no file, such as /dev/stdout, is written to
-    directly.
+    If the block raises, the temporary file is removed. Links are followed; anything that is not a regular file, such as
+    /dev/stdout, is written directly.
     """
     if path.exists() and not path.is_file():
         yield path
         return
     path = Path(os.path.realpath(path))
-    beside = path.with_name(f".{path.name[:50]}.{os.getpid()}.partial")  # no two processes write the same
+    beside = path.with_name(f".{path.name[:50]}.{os.getpid()}.partial")  # unique to this process
     try:
         yield beside
         sync(beside)
@@ -157,13 +153,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file (text as UTF-8): all of it or, if that raises OSError, none, and an older one stays as it was."""
+    """Write a file (text as UTF-8). If that raises OSError, an existing file is unchanged."""
     with whole_file(path) as beside:
         beside.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to the end of a file as UTF-8: all of it or, if that raises OSError, none."""
+    """Append text to a file as UTF-8. If that raises OSError, the file is unchanged."""
     content = text.encode()
     with path.open("ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
@@ -177,7 +173,7 @@ def append(path: Path, text: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until the file or folder is on the disk itself, where the system can do that (Windows not for folders)."""
+    """fsync a file or folder, where the system supports it (Windows: files only)."""
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -194,7 +190,7 @@ def sync(path: Path) -> None:
 
 
 def open_lock(path: Path) -> FileIO:
-    """A file that can be locked. Raises UserError if it cannot be written."""
+    """Open a lock file. Raises UserError if it cannot be written."""
     try:
         return FileIO(path, "a+")
     except OSError as error:
@@ -202,9 +198,9 @@ def open_lock(path: Path) -> FileIO:
 
 
 def lock(file: FileIO, held: Callable[[], None]) -> None:
-    """Lock a file until it is closed or the process ends. If another process has it, call `held`, then wait for it.
+    """Lock a file until it is closed or the process ends. If another process has the lock, call `held` and wait.
 
-    A file system that has no locks, as some network disks, is warned about once; then nothing is locked.
+    On a file system without locks, such as some network disks, warn once and continue without a lock.
     """
     try:
         if not try_lock(file):
@@ -216,12 +212,12 @@ def lock(file: FileIO, held: Callable[[], None]) -> None:
 
 
 def try_lock(file: FileIO) -> bool:
-    """Lock a file if no other process has. Raises OSError if the file system has no locks."""
+    """Lock a file; returns False if another process has locked it. Raises OSError if the file system has no locks."""
     try:
         if os.name == "nt":
             import msvcrt
 
-            file.seek(2**20)  # a byte that nobody reads: Windows' locks are mandatory
+            file.seek(2**20)  # a byte that is never read: Windows locks also block reading
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
@@ -234,11 +230,11 @@ def try_lock(file: FileIO) -> bool:
     return True
 
 
-@cache  # so that it is said once
+@cache  # warn once
 def warn_of_no_locks(folder: Path, reason: str) -> None:
-    """Warn that two processes could write to the folder at once."""
+    """Warn that another process could write to the folder at the same time."""
     print(
-        f"warning: {folder} cannot be locked ({reason}); continuing without a lock: start no other process that "
-        "writes there",
+        f"warning: {folder} cannot be locked ({reason}); continuing without a lock. Do not start another process "
+        "that writes to it",
         file=sys.stderr,
     )

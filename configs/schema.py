@@ -1,7 +1,6 @@
-"""Every setting there is: its name, default, bounds and meaning. A run is described here or nowhere.
+"""Every setting of a run: its name, default, bounds and help text.
 
-This is the ground floor. It imports pydantic alone, so that `--help` and every mistake in a config are
-answered without waiting for torch.
+Imports only pydantic, so that `--help` and mistakes in a config are answered without waiting for torch.
 """
 
 from typing import Annotated, Any, Literal
@@ -21,12 +20,12 @@ Length = Annotated[int, Field(ge=2, le=2**24)]
 
 
 def listed(value: Any) -> Any:
-    """A single word stands for a list of one."""
+    """ "a" -> ["a"]; anything else is returned unchanged."""
     return [value] if isinstance(value, str) else value
 
 
 def name(value: Any) -> str:
-    """A text that isn't empty. Unlike pydantic's own, it may be the name of a file that isn't UTF-8 (surrogates)."""
+    """A non-empty string. Unlike pydantic's own, it may contain surrogates: the name of a file that isn't UTF-8."""
     if not isinstance(value, str):
         raise PydanticCustomError("name_type", "Input should be a valid string")
     if not value:
@@ -39,7 +38,7 @@ Words = Annotated[list[Name], BeforeValidator(listed)]
 
 
 class Clash(ValueError):
-    """Settings that don't go together; `names` are theirs, dotted, as the table that finds the clash knows them."""
+    """Settings that conflict; `names` are their dotted names, relative to the table that raises it."""
 
     def __init__(self, message: str, *names: str) -> None:
         super().__init__(message)
@@ -47,7 +46,7 @@ class Clash(ValueError):
 
 
 class Settings(BaseModel):
-    """A frozen table of settings: unknown names, NaN, and numbers written as text or booleans are refused."""
+    """A frozen table of settings; rejects unknown names, NaN, and strings or booleans in place of numbers."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -55,48 +54,48 @@ class Settings(BaseModel):
 
 
 class MLPConfig(Settings):
-    """A plain neural network: layers of neurons, each connected to all of the next."""
+    """A plain neural network: fully connected layers of neurons."""
 
     kind: Literal["mlp"] = "mlp"
-    """the digit network"""
+    """a multilayer perceptron, for digits"""
     sizes: Annotated[list[Width], Field(min_length=2, max_length=513)] = [784, 16, 16, 10]
-    """neurons in each layer, the input first (784 = 28 x 28 pixels, 10 digits)"""
+    """neurons per layer, input first (784 = 28 x 28 pixels, 10 digits)"""
     activation: Activation = "sigmoid"
-    """squashes each neuron's weighted sum; the last layer stays a plain sum"""
+    """applied to each neuron's weighted sum, except in the last layer"""
     dropout: Probability = 0.0
-    """share of hidden activations dropped in training"""
+    """fraction of hidden activations dropped in training"""
     init: Literal["uniform", "normal", "zero"] = "uniform"
-    """uniform: U(-1/sqrt(n), 1/sqrt(n)) with n inputs, PyTorch's own; normal: the lessons' N(0, 1)"""
+    """uniform: PyTorch's default, U(-1/sqrt(n), 1/sqrt(n)) for n inputs; normal: the lessons' N(0, 1)"""
 
 
 class LoRAConfig(Settings):
-    """Low-rank adapters: the base stays as it is, and beside each target a product of two thin matrices learns."""
+    """Low-rank adapters: the base is frozen, and each target matrix gets a trainable product of two thin matrices."""
 
     rank: Width = 8
-    """width of the thin matrices"""
+    """rank of the adapters: the inner dimension of the two thin matrices"""
     alpha: Annotated[float, Field(gt=0)] = 16.0
-    """their product is scaled by alpha / rank"""
+    """the product of the two is scaled by alpha / rank"""
     targets: Annotated[list[Target], BeforeValidator(listed), Field(min_length=1)] = [
         "query", "key", "value", "out", "up", "down",
     ]  # fmt: skip
-    """which matrices of every block get an adapter; up and down are the MLP's two"""
+    """matrices that get an adapter, in every block; up and down are the MLP's"""
 
 
 class TransformerSettings(Settings):
-    """What a transformer is, whatever its size; the defaults are GPT-2's (Radford et al. 2019)."""
+    """A transformer's settings other than its size; the defaults are GPT-2's (Radford et al. 2019)."""
 
     activation: Activation = "gelu_tanh"
     """between the up- and the down-projection"""
     position: Literal["learned", "sinusoidal", "rotary"] = "learned"
-    """how a vector knows its place (sinusoidal: Vaswani et al. 2017; rotary: Su et al. 2021)"""
+    """position encoding (sinusoidal: Vaswani et al. 2017; rotary: Su et al. 2021)"""
     norm: Literal["pre", "post"] = "pre"
     """layer norm before each sub-layer, or after the residual sum as in the original transformer"""
     dropout: Probability = 0.0
-    """share of the embedding's and of each sub-layer's output dropped in training; attention's patterns stay whole"""
+    """fraction of the embedding's and each sub-layer's output dropped in training; not applied to attention weights"""
     bias: bool = True
     """biases in the linear layers and layer norms"""
     tied: bool = True
-    """the unembedding is the token embedding"""
+    """use the token embedding as the unembedding too"""
     init: Literal["gpt2", "normal", "zero"] = "gpt2"
     """gpt2: N(0, 0.02), residual projections scaled down by sqrt(2 n_layer); normal: N(0, 1)"""
     lora: LoRAConfig | None = None
@@ -107,17 +106,17 @@ class GPTConfig(TransformerSettings):
     """A decoder-only transformer; the defaults are GPT-2 small (Radford et al. 2019)."""
 
     kind: Literal["gpt"] = "gpt"
-    """the text network"""
+    """a transformer, for text"""
     n_layer: Depth = 12
-    """blocks of attention and MLP"""
+    """blocks, each with attention and an MLP"""
     n_head: Width = 12
-    """attention heads in each block"""
+    """attention heads per block"""
     n_embd: Width = 768
-    """width: numbers in one token's vector"""
+    """width: dimensions of each token's vector"""
     vocab_size: Annotated[int, Field(ge=1, le=2**24)] = 50257
-    """tokens it can tell apart; in training it always comes from the tokenizer"""
+    """tokens in the vocabulary; in training always set by the tokenizer"""
     context_length: Length = 1024
-    """tokens it can look at, at most"""
+    """maximum number of tokens it attends to"""
 
     @model_validator(mode="after")
     def heads_divide_the_width(self) -> "GPTConfig":
@@ -126,10 +125,10 @@ class GPTConfig(TransformerSettings):
 
 
 class AutoConfig(TransformerSettings):
-    """A text network whose sizes, where they are not given, follow from train.start or from the corpus and the time."""
+    """A text network; sizes that are not given come from train.start, or from the corpus and the training time."""
 
     kind: Literal["auto"] = "auto"
-    """blocks and sizes are chosen before training starts"""
+    """sizes are chosen before training starts"""
     n_layer: Depth | None = None
     n_head: Width | None = None
     n_embd: Width | None = None
@@ -143,122 +142,122 @@ class AutoConfig(TransformerSettings):
 
 
 def require_divisible(n_embd: int, n_head: int, position: str) -> None:
-    """Raises Clash unless the heads share the width evenly, in pairs where positions need pairs."""
+    """Raises Clash unless n_head divides n_embd and position encodings that work on pairs get an even width."""
     if n_embd % n_head:
-        raise Clash(f"n_embd={n_embd} does not divide into n_head={n_head} heads", "n_embd", "n_head")
+        raise Clash(f"n_embd={n_embd} is not divisible by n_head={n_head}", "n_embd", "n_head")
     if position == "sinusoidal" and n_embd % 2:
-        raise Clash(f"sinusoidal positions come in pairs: n_embd={n_embd} must be even", "n_embd", "position")
+        raise Clash(f"sinusoidal positions need an even width, got n_embd={n_embd}", "n_embd", "position")
     if position == "rotary" and (n_embd // n_head) % 2:
-        each = f"n_embd / n_head = {n_embd // n_head} must be even"
-        raise Clash(f"rotary positions turn pairs: {each}", "n_embd", "n_head", "position")
+        got = f"n_embd / n_head = {n_embd // n_head}"
+        raise Clash(f"rotary positions need an even head size, got {got}", "n_embd", "n_head", "position")
 
 
 ModelConfig = Annotated[MLPConfig | GPTConfig | AutoConfig, Field(discriminator="kind")]
 
 
 class DataConfig(Settings):
-    """What the network learns from."""
+    """The training data."""
 
     path: Annotated[Words, Field(min_length=1, max_length=10_000)]
-    """digits: mnist, mnist-5k; text: python-stdlib, shakespeare, or your own files, folders and globs (several of them:
-    --data.path a.txt b.txt, or the option repeated; ./shakespeare is a file of that name)"""
+    """digits: mnist, mnist-5k; text: python-stdlib, shakespeare, or your own files, folders and globs, one or more:
+    --data.path a.txt b.txt (a file named shakespeare: ./shakespeare)"""
     extensions: Words = []
-    """of the files that are read in folders, such as ["md", "txt"] (default: every file that is text)"""
+    """read only these files in folders, such as ["md", "txt"] (default: all text files)"""
     field: Annotated[str, Field(min_length=1)] = "text"
-    """which field of each line of a .jsonl file holds the text"""
+    """field with the text, in each line of a .jsonl file"""
     tokenizer: Literal["auto", "char", "byte", "bpe", "gpt2"] = "char"
-    """what one token is; auto chooses by the size of the corpus"""
+    """auto: chosen by corpus size"""
     vocab_size: Annotated[int, Field(ge=257, le=2**20)] | None = None
-    """how many tokens bpe learns, end-of-text included (default: by the size of the corpus)"""
+    """vocabulary size for bpe, including end-of-text (default: chosen by corpus size)"""
     val_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    """share of a text that is held out, by whole documents where there are many (0: none)"""
+    """fraction of the data held out for validation (0: none); text with many documents is split between documents"""
     extend: bool = False
-    """give characters that the tokenizer of train.start lacks a number and a row in the embedding"""
+    """add characters that train.start's tokenizer lacks"""
     augment: bool = False
-    """small random rotations, scalings and shifts of the training digits"""
+    """randomly rotate, scale and shift the training digits a little"""
 
 
 class OptimConfig(Settings):
-    """How a gradient becomes a step."""
+    """The optimiser and its learning rate schedule."""
 
     name: Literal["sgd", "rmsprop", "adam", "adamw", "muon"] = "adamw"
-    """muon takes the hidden matrices and leaves the rest to adamw"""
+    """muon: for the hidden matrices, with adamw for the rest"""
     lr: Annotated[float, Field(gt=0)] = 1e-3
-    """learning rate at its highest"""
+    """peak learning rate"""
     muon_lr: Annotated[float, Field(gt=0)] = 0.02
-    """muon's own rate, for the hidden matrices"""
+    """peak learning rate for the hidden matrices, with muon"""
     min_lr: NonNegative = 0.0
-    """learning rate at the end of the schedule"""
+    """final learning rate"""
     warmup_steps: Annotated[int, Field(ge=0, le=2**40)] = 0
-    """steps over which the rate rises from zero; one_cycle has its own rise"""
+    """steps of linear warm-up from zero; one_cycle has a warm-up of its own"""
     schedule: Literal["constant", "linear", "cosine", "one_cycle"] = "constant"
-    """after warm-up; one_cycle rises over the first 30 % of all steps and falls to min_lr"""
+    """learning rate after warm-up; one_cycle rises for the first 30 % of all steps, then falls to min_lr"""
     momentum: Beta = 0.0
-    """of sgd, rmsprop and muon"""
+    """for sgd, rmsprop and muon"""
     betas: Annotated[list[Beta], Field(min_length=2, max_length=2)] = [0.9, 0.95]
-    """of adam and adamw; rmsprop uses the second"""
+    """for adam and adamw; rmsprop uses only the second"""
     weight_decay: NonNegative = 0.0
-    """L2: adamw and muon shrink the matrices by lr * weight_decay a step; the others add it to the gradient"""
+    """L2: adamw and muon shrink the matrices by lr * weight_decay per step; the others add it to the gradient"""
     l1: NonNegative = 0.0
-    """L1: adds l1 * sum of |w| over the matrices to the loss, which drives weights to zero"""
+    """L1: adds l1 * sum(|w|) over the matrices to the loss, which drives weights to zero"""
     grad_clip: NonNegative = 0.0
-    """longest gradient allowed, in global norm (0: any)"""
+    """clip the global gradient norm to this (0: off)"""
 
 
 class TrainConfig(Settings):
-    """How long, how often, and where. Exactly one of steps, epochs and minutes is given."""
+    """How long to train and on what; exactly one of steps, epochs and minutes must be given."""
 
     steps: Annotated[int, Field(ge=0, le=2**40)] | None = None
-    """updates of the weights"""
+    """training length in weight updates"""
     epochs: Annotated[float, Field(gt=0)] | None = None
-    """passes over the training split"""
+    """training length in passes over the training split"""
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """time budget; becomes a number of steps before the first one"""
+    """training length in minutes, converted to steps before training starts"""
     batch_size: Count = 32
-    """images or windows in one micro-batch"""
+    """images or text windows per micro-batch"""
     accumulate: Count = 1
-    """micro-batches in one step"""
+    """micro-batches per step"""
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
-    """squared_error is the lessons' cost: sum over outputs of (sigmoid(z) - y)^2, mean over examples"""
+    """squared_error: the lessons' cost, the sum over outputs of (sigmoid(z) - y)^2, averaged over examples"""
     eval_every: Count | None = None
-    """steps between evaluations over the whole validation split (default: ten in a run)"""
+    """steps between evaluations on the validation split (default: ten per run)"""
     save_every: Count | None = None
     """steps between checkpoints (default: at each evaluation)"""
     keep: Annotated[int, Field(ge=0, le=2**40)] = 2
-    """newest checkpoints that are kept, besides the best (0: all)"""
+    """recent checkpoints to keep, besides the best (0: all)"""
     patience: Annotated[int, Field(ge=0, le=2**40)] = 0
-    """evaluations without a new best before training stops (0: never)"""
+    """stop after this many evaluations without improvement (0: never)"""
     start: Name | None = None
-    """begin from the weights and tokenizer of a run, a checkpoint, or a Hugging Face GPT-2: a folder, or the name gpt2,
-    gpt2-medium, gpt2-large or gpt2-xl (a run of that name comes first; openai-community/gpt2 is never a run)"""
+    """start from the weights and tokenizer of a run, a checkpoint, or a Hugging Face GPT-2: its folder, or gpt2,
+    gpt2-medium, gpt2-large or gpt2-xl (openai-community/gpt2 if a run is named gpt2)"""
     freeze: Words = []
-    """parts that do not learn, such as ["embedding", "blocks.0-3"]"""
+    """parts to freeze, such as ["embedding", "blocks.0-3"]"""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 1337
-    """of the weights, the batches and dropout"""
+    """random seed for weights, batches and dropout"""
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     """auto: cuda, else mps, else cpu"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """of the matrix products; weights stay float32"""
+    """precision of matrix products; weights stay float32"""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile; auto is for GPUs and runs of 2,000 steps or epochs that come to as many"""
+    """torch.compile; auto: on for GPU runs of 2,000 steps or more"""
     threads: Literal["auto"] | Count = "auto"
-    """processor threads; tiny networks are fastest on one"""
+    """CPU threads; tiny networks are fastest with 1"""
 
 
 class LogConfig(Settings):
-    """What is written down."""
+    """What training logs."""
 
     every: Count = 10
     """steps between lines of log.jsonl"""
     sample_tokens: Annotated[int, Field(ge=0, le=2**40)] = 120
-    """length of the text sample at each evaluation (0: none)"""
+    """tokens in the text sample at each evaluation (0: no sample)"""
 
 
 class Config(Settings):
     """One run of train.py."""
 
     model: ModelConfig | None = None
-    """left out when train.start brings the network"""
+    """may be omitted with train.start"""
     data: DataConfig
     optim: OptimConfig = OptimConfig()
     train: TrainConfig
@@ -268,13 +267,15 @@ class Config(Settings):
     def complete(self) -> "Config":
         given = [name for name in DURATIONS if getattr(self.train, name) is not None]
         if len(given) != 1:
-            found = " and ".join(given) or "none of them"
-            rule = "[train] needs exactly one of steps, epochs and minutes"
-            raise Clash(f"{rule}, found {found}", *(f"train.{name}" for name in given))
+            got = " and ".join(given) or "none"
+            raise Clash(
+                f"[train] needs exactly one of steps, epochs and minutes, got {got}",
+                *(f"train.{name}" for name in given),
+            )
         if self.model is None and self.train.start is None:
-            raise Clash("[model] is missing: say which network, or with train.start which run has it")
+            raise Clash("[model] is missing: add it, or set train.start to a trained network")
         if self.train.start is None and getattr(self.model, "lora", None):
-            raise Clash("[model.lora] adapts a trained network: say with train.start which", "model.lora")
+            raise Clash("[model.lora] needs a trained network: set train.start", "model.lora")
         return self
 
 

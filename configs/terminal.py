@@ -1,7 +1,4 @@
-"""Standard streams that may be missing, full, or gone with their terminal: no reason for a script to stop or misbehave.
-
-Nothing here needs torch.
-"""
+"""Keep scripts running when a standard stream is missing or can no longer be written (closed terminal, full disk)."""
 
 import os
 import sys
@@ -11,37 +8,34 @@ from typing import Any, TextIO
 
 
 class Lasting:
-    """A text stream that drops what it cannot write: the terminal is closed, the disk full, the pipe's reader gone."""
+    """A text stream that drops what it cannot write: closed terminal, full disk, broken pipe."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write the text, or drop it."""
         with suppress(OSError, ValueError):  # ValueError: the stream is closed
             self.stream.write(text)
         return len(text)
 
     def writelines(self, texts: Iterable[str]) -> None:
-        """Write the texts, or drop them."""
         for text in texts:
             self.write(text)
 
     def flush(self) -> None:
-        """Write what is still in memory, or drop it. Python calls this at exit; code 120 is how it reports an error."""
+        """Flush, ignoring errors. Python calls this at exit, where an error would change the exit code to 120."""
         with suppress(OSError, ValueError):
             self.stream.flush()
 
     def __getattr__(self, name: str) -> Any:
-        """All else is the stream's own."""
         return getattr(self.stream, name)
 
 
 def secure_streams() -> None:
-    """Let stderr last, and give a process that was started without stdin, stdout or stderr an empty one.
+    """Make stderr ignore write errors, and open the null device for each missing standard stream.
 
-    Each open takes the lowest free descriptor, which is the one missing. Otherwise the next file, such as a log, would
-    take it, and what libraries print would go into that file.
+    Each open takes the lowest free descriptor, the missing stream's. Otherwise the next file opened, such as a log,
+    would take it, and whatever libraries print would end up in that file.
     """
     sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")
@@ -50,7 +44,7 @@ def secure_streams() -> None:
 
 
 def settle_stdout() -> None:
-    """Drop what stdout cannot write: Python would try again at exit, and report the failure in a traceback."""
+    """Flush stdout; if that fails, discard its buffer, or Python would retry at exit and print a traceback."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -58,8 +52,8 @@ def settle_stdout() -> None:
 
 
 def drop_stdout() -> None:
-    """Send what is still to be written to stdout nowhere."""
+    """Redirect stdout, with whatever is still buffered, to the null device."""
     with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

@@ -1,7 +1,6 @@
-"""Options of train.py whose values are text: names of files, parts and runs reach the config exactly as typed.
+"""Extract train.py's text options (names of files, parts and runs), so that they reach the config exactly as typed.
 
-pydantic-settings gives quotes, brackets, commas and backslashes a meaning of their own, and `None` another type. So
-these options are taken out of the command line before it sees the rest.
+pydantic-settings interprets quotes, brackets, commas, backslashes and `None`, so it only gets the other options.
 """
 
 import json
@@ -17,7 +16,7 @@ from configs.schema import Config
 
 
 def parts(annotation: Any) -> set[Any]:
-    """The types that an annotation is made of: `list[Literal["a"]] | None` -> {list, str, NoneType}."""
+    """The types in an annotation: `list[Literal["a"]] | None` -> {list, str, NoneType}."""
     origin, inside = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return {type(value) for value in inside}
@@ -28,7 +27,7 @@ def parts(annotation: Any) -> set[Any]:
 
 
 def leaves(table: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, set[Any]]]:
-    """Every setting by its dotted name, with the types of its value."""
+    """Dotted name and value types of every setting in `table`."""
     for name, field in table.model_fields.items():
         types = parts(field.annotation)
         tables = [part for part in types if isinstance(part, type) and issubclass(part, BaseModel)]
@@ -43,32 +42,32 @@ TEXTS = {"run"} | {name for name, types in leaves(Config) if str in types and ty
 
 
 def take_texts(words: list[str]) -> tuple[list[str], dict[str, Any]]:
-    """The words without the options whose values are text, and these options' values by dotted name.
+    """Split a command line into the words of all other options, and the text options' values by dotted name.
 
     `["--train.seed", "3", "--data.path", "a.txt", "b.txt"]` -> `["--train.seed", "3"], {"data.path": ["a.txt",
-    "b.txt"]}`. A list takes all words up to the next that begins with -, and grows if its option is repeated; of
-    other options the last counts. Raises UserError for a missing value or one too many.
+    "b.txt"]}`. A list option takes all words up to the next option, and extends the list when repeated; for other
+    options the last value counts. Raises UserError for a missing value or an extra one.
     """
     rest: list[str] = []
-    found: dict[str, Any] = {}
-    for group in grouped(words):
+    texts: dict[str, Any] = {}
+    for group in group_by_option(words):
         option, equals, value = group[0].partition("=")
         name, values = option.removeprefix("--"), [value, *group[1:]] if equals else group[1:]
         if not option.startswith("--") or name not in LISTS | TEXTS:
             rest += group
         elif not values:
-            raise UserError(f"command line: {option} needs a value; one that begins with - follows =: {option}=-x")
+            raise UserError(f"command line: {option} needs a value; if it starts with -, use =, as in {option}=-x")
         elif name in LISTS:
-            found[name] = found.get(name, []) + from_words(values)
+            texts[name] = texts.get(name, []) + parse_list(values)
         elif len(values) > 1:
-            raise UserError(f"command line: {values[1]!r} is one word too many")
+            raise UserError(f"command line: unexpected argument {values[1]!r}")
         else:
-            found[name] = values[0]
-    return rest, found
+            texts[name] = values[0]
+    return rest, texts
 
 
-def grouped(words: list[str]) -> list[list[str]]:
-    """Each word that begins with - together with those after it that don't."""
+def group_by_option(words: list[str]) -> list[list[str]]:
+    """["-a", "1", "-b"] -> [["-a", "1"], ["-b"]]."""
     groups: list[list[str]] = []
     for word in words:
         if word.startswith("-") or not groups:
@@ -78,13 +77,13 @@ def grouped(words: list[str]) -> list[list[str]]:
     return groups
 
 
-def from_words(words: list[str]) -> list[str]:
-    """The words as they are; one alone that is a JSON list of texts is that list, unless a file has this very name."""
+def parse_list(words: list[str]) -> list[str]:
+    """The words unchanged, except that a single JSON list of strings is parsed, unless it is the name of a file."""
     return (len(words) == 1 and not os.path.lexists(words[0]) and json_list(words[0])) or words
 
 
 def json_list(word: str) -> list[str]:
-    """`["a", "b"]` -> the two texts; [] for anything else."""
+    """The list in `["a", "b"]`; [] if the word is anything but a JSON list of strings."""
     try:
         values = json.loads(word) if word.lstrip().startswith("[") else None
     except (ValueError, RecursionError):

@@ -115,7 +115,7 @@ def test_a_reason_has_a_place_and_a_message():
     assert reason(caught.value) == "path.1: Input should be a valid string"
     with pytest.raises(ValidationError) as caught:
         GPTConfig(n_embd=3, n_head=2)
-    assert reason(caught.value) == "n_embd=3 does not divide into n_head=2 heads"
+    assert reason(caught.value) == "n_embd=3 is not divisible by n_head=2"
     with pytest.raises(ValidationError) as caught:
         DataConfig.model_validate({"path": ["a"], "x" * 100: 3})
     assert reason(caught.value) == f"{'x' * 80}: Extra inputs are not permitted"
@@ -136,16 +136,16 @@ def test_a_small_file_has_a_megabyte_and_131072_values_at_most(tmp_path):
         file.write_bytes(content)
         assert small(file) == content
     file.write_bytes(b" " * (LARGEST_JSON + 1))
-    damaged(file, "is too large")
+    damaged(file, "is too large: the limit is 1,048,576 bytes")
     for content in (b",", b"[", b"{"):
         file.write_bytes(content * (MOST_VALUES // (1 if content == b"," else 8) + 1))
-        damaged(file, "holds too many values")
+        damaged(file, "contains too many values")
     file.write_bytes(b'"' + b",[{" * 200_000 + rb"\"," + b'"' + b"\n")  # in a text they are letters
     assert small(file).startswith(b'",[{')
     file.write_bytes(b'"' + b",\n" * 200_000)  # one that does not end, too
     assert small(file)
     file.write_bytes(b'"a",' * 131_073)
-    damaged(file, "holds too many values")
+    damaged(file, "contains too many values")
     file.write_bytes(b"12345678")
     assert small(file, largest=8) == b"12345678"
     with pytest.raises(Damaged, match="too large"):
@@ -159,8 +159,8 @@ def test_a_small_file_has_a_megabyte_and_131072_values_at_most(tmp_path):
 @pytest.mark.timeout(30)  # a pipe that is opened is waited for without end
 def test_what_is_no_file_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "x")
-    damaged(tmp_path / "x", "is not a file")
-    with pytest.raises(Damaged, match=f"^{tmp_path} is damaged: x is not a file$"):
+    damaged(tmp_path / "x", "is not a regular file")
+    with pytest.raises(Damaged, match=f"^{tmp_path} is damaged: x is not a regular file$"):
         list(lines_of(tmp_path / "x"))
     with pytest.raises(IsADirectoryError):
         small(tmp_path)
@@ -177,5 +177,5 @@ def test_a_log_has_whole_lines_of_64_kb_at_most(tmp_path):
     file.write_bytes(b"one\n" + b"a" + longest)
     lines = lines_of(file)
     assert next(lines) == b"one\n"
-    with pytest.raises(Damaged, match=f"^{tmp_path} is damaged: x has too long a line$"):
+    with pytest.raises(Damaged, match=f"^{tmp_path} is damaged: x has a line longer than 65,536 bytes$"):
         next(lines)

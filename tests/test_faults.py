@@ -116,7 +116,7 @@ def test_a_signal_ends_the_step_saves_and_says_how_to_go_on(tmp_path, tiny, phas
     assert child.reached(phase, 2)
     child.kill(number)
     assert child.wait() == 128 + number
-    assert "all saved; go on with: python train.py --resume --run runs/tiny" in child.text()
+    assert "everything is saved. Resume with: python train.py --resume --run runs/tiny" in child.text()
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path, tiny):

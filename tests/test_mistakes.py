@@ -93,7 +93,7 @@ def test_a_missing_config_is_named_and_a_near_one_offered(shell, workplace):
     (workplace / "configs").mkdir()
     (workplace / "configs/shakespeare.toml").write_text("")
     one_line(shell("train.py", "configs/shakespear.toml"), "did you mean configs/shakespeare.toml?")
-    one_line(shell("train.py"), "which config?")
+    one_line(shell("train.py"), "no config given")
     one_line(shell("train.py", "configs"), "configs")
     one_line(shell("train.py", "--resume", "--run", "nothing", "--train.steps", "5"), "no run in runs/nothing")
 

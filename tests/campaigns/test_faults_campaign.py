@@ -160,7 +160,7 @@ def test_20_signals_in_each_phase_save_and_say_how_to_go_on(tmp_path, tiny, phas
         sent += 1
         text = child.text()
         assert code == 128 + number and "Traceback" not in text, text
-        stopped = re.search(rf"stopped after step (\d+), all saved; go on with: (.*runs/{name})", text)
+        stopped = re.search(rf"stopped after step (\d+); everything is saved. Resume with: (.*runs/{name})", text)
         assert stopped, text
         found = checkpoint.last(tmp_path / f"runs/{name}/checkpoints")
         assert found is not None and found.state.step == int(stopped[1])
