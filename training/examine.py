@@ -63,7 +63,7 @@ def record(found: dict[str, float], learner: Learner, run: Run, step: int) -> No
     best = chosen(seen, run)
     checkpoint.set_best(run.checkpoints, best.step)
     run.log(step=step, **scored, best=best.step, best_by="val_loss" if best.accuracy is None else "val_accuracy")
-    say(f"step {step:,}: validation {listed(found)}" + ("" if best.step == step else f" (best: {told(best)})"))
+    say(f"step {step:,}: validation {listed(found)}" + ("" if best.step == step else f" (best: {described(best)})"))
     train, chance = learner.config.train, chance_of(learner)
     epoch = learner.data.count("train") / (train.batch_size * train.accumulate)
     for advice in (chance_level(seen, chance, learner.config), overfitting(seen, epoch, chance)):
@@ -76,7 +76,7 @@ def chosen(seen: list[Evaluated], run: Run) -> Evaluated:
     return best_of([e for e in seen if checkpoint.step_folder(run.checkpoints, e.step).is_dir()] or seen)
 
 
-def told(best: Evaluated) -> str:
+def described(best: Evaluated) -> str:
     """Such as "step 5,064, accuracy 98.61%"."""
     return f"step {best.step:,}, {best.score}"
 
@@ -109,7 +109,7 @@ def out_of_patience(learner: Learner, run: Run) -> bool:
     seen = evaluations(read_log(run.folder))
     if since_best(seen) < patience:
         return False
-    say(f"stopping early: no improvement in {patience} evaluations (best: {told(best_of(seen))})")
+    say(f"stopping early: no improvement in {patience} evaluations (best: {described(best_of(seen))})")
     return True
 
 
@@ -133,7 +133,7 @@ def show_sample(learner: Learner, run: Run, step: int) -> None:
 def report_test(learner: Learner, run: Run, step: int) -> None:
     """After training: print the best checkpoint and its scores on the test images."""
     if learner.world.leads and (seen := evaluations(read_log(run.folder))):
-        say(f"best: {told(chosen(seen, run))}")
+        say(f"best: {described(chosen(seen, run))}")
     splits = [name for name in ("test", "mnist-test") if learner.data.count(name)]
     best = checkpoint.best(run.checkpoints) if splits else None
     if best is None:

@@ -117,7 +117,7 @@ def memory_of(config: Config) -> Memory:
         ),
         Part("optimiser", state, f"{optim.name} keeps {kept:,} values"),
         Part("activations", back, f"{examples}, saved for the backward pass"),
-        Part("logits", scores, f"{once // SINGLE:,}, {copies}"),
+        Part("logits", scores, f"{once // SINGLE:,} values, {copies}"),
         Part("program", program, "code and caches, in addition to the imported torch"),
     ]
     before = weights + state + back + scores + gradients * (config.train.accumulate > 1)
