@@ -78,7 +78,7 @@ OPTIONS = {
     "a base that isn't there": (["--train.start", "nowhere"], ["command line: train.start: ", "nowhere"]),
     "a base that can't be": (["--train.start", ".."], ["command line: train.start: '..' "]),
     "a network larger than the machine": (["--model.n_embd", "65536", "--model.n_layer", "100"], ["GB", "n_embd"]),
-    "another vocabulary": (["--model.vocab_size", "99"], ["command line: model.vocab_size=99", "leave it out"]),
+    "another vocabulary": (["--model.vocab_size", "99"], ["command line: model.vocab_size=99", "omit it"]),
 }
 
 

@@ -158,7 +158,7 @@ def test_gpt_3_is_planned_without_torch():
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "gpt2"])
 def test_what_is_too_large_to_be_trained_is_planned(shell, tiny, tokenizer):
     words = [*tiny, *TOO_LARGE, "--data.tokenizer", tokenizer]
-    one_line(shell("train.py", *words), "parameters", "GB here")
+    one_line(shell("train.py", *words), "parameters", "this machine has")
     code, out, _ = shell("train.py", *words, "--dry-run")
     assert code == 0 and "GPUs of 80 GB" in out and "H100s" in out
     assert not Path("runs").exists()
@@ -167,15 +167,15 @@ def test_what_is_too_large_to_be_trained_is_planned(shell, tiny, tokenizer):
 def test_what_this_machine_has_no_memory_for_is_planned_for_gpus(shell, tiny, monkeypatch):
     for module in (plan, dryrun):
         monkeypatch.setattr(module, "memory", lambda device: 10_000)
-    one_line(shell("train.py", *tiny), "parameters", "GB here")
+    one_line(shell("train.py", *tiny), "parameters", "this machine has")
     code, out, _ = shell("train.py", *tiny, "--dry-run")
-    assert code == 0 and "does not fit into the 10 kB here; needs 1 GPU of 80 GB" in out
+    assert code == 0 and "does not fit in this machine's 10 kB; needs 1 GPU of 80 GB" in out
     assert "1 H100, bfloat16" in out and "a step" not in out  # nothing is said of the time here
 
 
 def test_a_dry_run_says_what_will_be_and_writes_nothing(shell, tiny):
     code, out, _ = shell("train.py", *tiny, "--dry-run")
-    assert code == 0 and "12 steps of 64 tokens = 768 tokens" in out and "timed on real ones" in out
+    assert code == 0 and "12 steps of 64 tokens = 768 tokens" in out and "timed on trial steps" in out
     assert len(out.splitlines()) <= 25 and max(map(len, out.splitlines())) <= 120
     assert not Path("runs").exists()
 
@@ -188,7 +188,7 @@ def test_a_plan_names_a_part_that_cannot_be_frozen_however_large_its_network(she
 def test_a_plan_needs_no_text_where_the_tokenizer_is_known(shell, tiny):
     words = [*tiny, "--data.path", "nowhere.txt", "--data.tokenizer", "byte", "--dry-run"]
     code, out, _ = shell("train.py", *words)
-    assert code == 0 and "not here" in out and "nowhere.txt" in out and "not timed" in out
+    assert code == 0 and "planned without it" in out and "nowhere.txt" in out and "estimated" in out
 
 
 def test_a_dry_run_of_a_run_that_goes_on_says_what_is_left_and_changes_nothing(shell, tiny):
@@ -199,10 +199,10 @@ def test_a_dry_run_of_a_run_that_goes_on_says_what_is_left_and_changes_nothing(s
     before = {file: file.read_bytes() for file in Path("runs").rglob("*") if file.is_file()}
     code, out, _ = shell("train.py", "--resume", "--run", "tiny", "--dry-run", "--train.steps", "20")
     assert code == 0
-    goes_on = f"{Path('runs/tiny')} goes on after step 12: 8 of 20 steps left, 512 tokens"
-    assert out == f"{goes_on}; 80 s of steps at the pace so far\n"
+    resumes = f"{Path('runs/tiny')} resumes after step 12: 8 of 20 steps left, 512 tokens"
+    assert out == f"{resumes}; 80 s at the pace so far\n"
     code, out, _ = shell("train.py", "--resume", "--run", "tiny", "--dry-run")
-    assert code == 0 and "all of its 12 steps" in out
+    assert code == 0 and "has finished all 12 steps" in out
     assert {file: file.read_bytes() for file in Path("runs").rglob("*") if file.is_file()} == before
 
 
@@ -238,7 +238,7 @@ def test_numbers_are_said_with_a_prefix(value, text):
     ("peak", "text"),
     [
         (80 * 10**9, "needs 1 GPU of 80 GB"),
-        (81 * 10**9, "needs 2 GPUs of 80 GB, all of it shared out between them"),
+        (81 * 10**9, "needs 2 GPUs of 80 GB, split evenly"),
     ],
 )
 def test_gpus_are_counted(peak, text):

@@ -1,4 +1,4 @@
-"""What an evaluation means, in plain words: overfitting, or nothing learned and why. Nothing here needs torch."""
+"""Warnings after an evaluation: overfitting, or a loss at chance level and its likely cause. Does not import torch."""
 
 import math
 from itertools import pairwise
@@ -24,7 +24,7 @@ SQUASHING = ("sigmoid", "tanh")
 
 
 class Chance(NamedTuple):
-    """What a network scores that gives the same answer to everything: the frequencies of the targets."""
+    """The scores of a constant answer: the frequencies of the targets."""
 
     loss: float
     """by the cost that validation reports"""
@@ -121,7 +121,7 @@ def suspects(config: Config) -> list[str]:
 
 
 def unusual(name: str, rate: float, usual: tuple[float, float], optimizer: str) -> str | None:
-    """Says so if the rate is outside what is usual."""
+    """A cause if the rate is outside the usual range, else None."""
     low, high = usual
     if low <= rate <= high:
         return None

@@ -1,4 +1,4 @@
-"""Where and how numbers are computed: device, precision, threads, compilation, and dropout's random state."""
+"""Choose device, precision, threads and compilation; seed dropout; explain out-of-memory errors."""
 
 import math
 import os
@@ -15,22 +15,21 @@ from configs.schema import TrainConfig
 from data.seeds import seed_for
 from training.run import Hardware
 
-TINY = 100_000  # parameters; below, a second thread costs more than it gives
-# Parameters from where a step gains by bfloat16, by what a processor has for it. With AMX it took 0.98 of float32's
-# time at 0.4 million, 0.81 at 0.8, 0.59 at 1.8 and 0.42 at 10.7; the others, the last is ARM's, are not measured.
+TINY = 100_000  # parameters; below this a second thread costs more than it saves
+# Parameters above which bfloat16 speeds up a step, by processor feature. With AMX it took 0.98 of float32's time at
+# 0.4 million, 0.81 at 0.8, 0.59 at 1.8 and 0.42 at 10.7; the others (the last is ARM's) are not measured.
 LARGE = {"amx_bf16": 500_000, "avx512_bf16": 1_500_000, "bf16": 1_500_000}
-REPAID = 2_000  # steps after which torch.compile has earned its minute on a GPU
+REPAID = 2_000  # steps after which torch.compile has repaid its minute of compiling on a GPU
 
 
 def hardware() -> Hardware:
-    """This machine."""
     gpu = "Apple" if torch.backends.mps.is_available() else None
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else gpu
     return Hardware(processor=processor(), cores=os.cpu_count() or 1, gpu=gpu)
 
 
 def processor() -> str:
-    """The processor's name as far as the system tells it."""
+    """The processor's name, or at least its architecture."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             name, _, value = line.partition(":")
@@ -43,23 +42,22 @@ def processor() -> str:
 
 
 def is_available(device: str) -> bool:
-    """Whether this machine has the device."""
     kind, _, index = device.partition(":")
     there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "cpu": lambda: True}
     return there.get(kind, lambda: False)() and (not index or int(index) < torch.cuda.device_count())
 
 
 def choose_device(asked: str) -> str:
-    """`auto` becomes cuda, else mps, else cpu. Raises UserError for a device that isn't there."""
+    """`auto` becomes cuda, else mps, else cpu. Raises UserError if the device is not available."""
     if asked == "auto":
         return next(filter(is_available, ("cuda", "mps", "cpu")))
     if not is_available(asked):
-        raise UserError(f"train.device: there is no {asked} here; use {choose_device('auto')}")
+        raise UserError(f"train.device: {asked} is not available; use {choose_device('auto')}")
     return asked
 
 
 def choose_dtype(asked: str, device: str, parameters: int) -> str:
-    """`auto` is bfloat16 where the GPU, or the processor and a large enough network, gain by it; else float32."""
+    """`auto` is bfloat16 where it is faster (by GPU, or by processor and network size), else float32."""
     if asked != "auto":
         return asked
     if device.startswith("cuda"):
@@ -70,13 +68,13 @@ def choose_dtype(asked: str, device: str, parameters: int) -> str:
 
 
 def large() -> float:
-    """Parameters from where this processor gains by bfloat16; one without it is several times slower in it."""
+    """Parameters above which bfloat16 is faster on this processor; infinite without hardware support."""
     has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return min((border for name, border in LARGE.items() if has.get(name)), default=math.inf)
 
 
 def choose_compile(asked: str, device: str, steps: int) -> str:
-    """`auto` compiles where the run is long enough to repay it and the GPU can (capability 7.0 and up)."""
+    """`auto` compiles runs of at least REPAID steps on GPUs that support it (capability 7.0 and up)."""
     if asked == "auto":
         able = device.startswith("cuda") and torch.cuda.get_device_capability(device) >= (7, 0)
         return "on" if able and steps >= REPAID else "off"
@@ -84,7 +82,7 @@ def choose_compile(asked: str, device: str, steps: int) -> str:
 
 
 def choose_threads(asked: str | int, parameters: int) -> int:
-    """`auto` is one for a tiny network, else all cores."""
+    """`auto` is one thread for a tiny network, else all cores."""
     if isinstance(asked, int):
         return asked
     return 1 if parameters < TINY else torch.get_num_threads()
@@ -92,16 +90,16 @@ def choose_threads(asked: str | int, parameters: int) -> int:
 
 def seed_dropout(seed: int, number: int, device: str) -> None:
     """Make the dropout of a batch a function of the seed and the batch's number."""
-    # torch.manual_seed seeds all devices; on a CPU it would note down each seed for GPUs that are never used.
+    # torch.manual_seed seeds all devices; on a CPU it would also queue each seed for GPUs that are never used.
     seeded = torch.default_generator.manual_seed if device == "cpu" else torch.manual_seed
     seeded(seed_for(seed, "dropout", number))
 
 
 @contextmanager
 def memory_explained(train: TrainConfig) -> Iterator[None]:
-    """Answer a lack of memory with the flags that make the same steps in less of it, which --resume allows too.
+    """Turn out-of-memory errors into a UserError with flags for the same steps in less memory; --resume accepts them.
 
-    The product must stay: 9 x 1 becomes 3 x 3. Raises UserError.
+    batch_size x accumulate stays the same: 9 x 1 becomes 3 x 3.
     """
     try:
         yield

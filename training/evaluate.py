@@ -1,4 +1,4 @@
-"""How good a network is: measured over a whole split, never estimated from a few batches."""
+"""Loss and accuracy over an entire split, never estimated from a few batches."""
 
 import math
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class Evaluation(NamedTuple):
 
     @property
     def perplexity(self) -> float:
-        """Between how many equally likely tokens the network hesitates."""
+        """exp(loss): how many equally likely tokens would be as hard to predict."""
         return math.exp(min(self.loss, 700))
 
     def bits_per_byte(self, byte_count: int) -> float:
@@ -48,13 +48,13 @@ def evaluate(
     stop: Callable[[], bool] = lambda: False,
     world: World = ALONE,
 ) -> Evaluation | None:
-    """Loss, its standard error and accuracy over every example of the split; None if `stop` asked to give up.
+    """Loss, its standard error and accuracy over every example of the split; None if `stop` interrupted it.
 
-    `loss` is a cost of training/loss.py; what it gives for single targets is summed in float64.
+    `loss` is a cost of training/loss.py; its values for single targets are summed in float64.
 
     `forward` is the model as it is called (by default itself), `size` the least number of examples in a
-    batch. The model is in eval mode meanwhile, so that dropout is off. The processes of `world` take turns with the
-    batches and all get the result, which is the same, bit for bit, as that of one process.
+    batch. The model is in eval mode meanwhile, so that dropout is off. The processes of `world` take turns with
+    the batches and all get the result, bit for bit that of a single process.
     """
     device = next(model.parameters()).device
     training = model.training
@@ -98,5 +98,5 @@ def standard_error(sums: list[float], counts: list[int], mean: float) -> float |
 
 
 def outputs(model: nn.Module) -> int:
-    """How many logits the network gives: as many as its last matrix has rows."""
+    """Number of logits per position: the rows of the last matrix."""
     return [p for _, p in model.named_parameters(remove_duplicate=False) if p.ndim == 2][-1].size(0)

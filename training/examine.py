@@ -1,4 +1,4 @@
-"""What is done at every evaluation: the loss on the whole validation split, a sample, and the best kept."""
+"""Evaluations during training: validation loss, a sample, the best checkpoint, early stopping."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -20,14 +20,14 @@ from training.run import Run, read_log
 from training.validation import Evaluated, best_of, evaluations, judged_by, since_best
 
 SAMPLE_TEMPERATURE = 0.8
-COUNTED = 2**20  # training targets whose frequencies stand for all
-AT_ONCE = 2**16  # of them
+COUNTED = 2**20  # training targets that are enough to estimate their frequencies
+AT_ONCE = 2**16  # targets per batch while counting
 
 
 def scores(learner: Learner, split: str, stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
     """Loss over the whole split with its standard error; accuracy of digits, perplexity and bits per byte of text.
 
-    Text is scored in nats of cross-entropy whatever trains it. Empty if `stop` asked to give up.
+    Text is scored in nats of cross-entropy whatever trains it. Empty if `stop` interrupted it.
     """
     data, loss = learner.data, LOSSES[judged_by(learner.config)]
     size, world = learner.config.train.batch_size, learner.world
@@ -42,7 +42,7 @@ def scores(learner: Learner, split: str, stop: Callable[[], bool] = lambda: Fals
 
 
 def examine(learner: Learner, run: Run, step: int, stop: Callable[[], bool]) -> None:
-    """Evaluate at this step, whose checkpoint is on disk already; write down what is found."""
+    """Evaluate at this step, whose checkpoint is saved already, and log the result."""
     found = scores(learner, "val", stop) if learner.data.count("val") else None
     if found == {} or not learner.world.leads:
         return
@@ -53,7 +53,7 @@ def examine(learner: Learner, run: Run, step: int, stop: Callable[[], bool]) -> 
 
 
 def record(found: dict[str, float], learner: Learner, run: Run, step: int) -> None:
-    """Log these scores, name the best checkpoint so far, and tell what it all means."""
+    """Log the scores, mark the best checkpoint, and print warnings."""
     scored: dict[str, Any] = {f"val_{name}": value for name, value in found.items()}
     trains, cost = learner.config.train.loss, judged_by(learner.config)
     if trains != cost:
@@ -63,7 +63,7 @@ def record(found: dict[str, float], learner: Learner, run: Run, step: int) -> No
     best = chosen(seen, run)
     checkpoint.set_best(run.checkpoints, best.step)
     run.log(step=step, **scored, best=best.step, best_by="val_loss" if best.accuracy is None else "val_accuracy")
-    say(f"step {step:,}: validation {listed(found)}" + ("" if best.step == step else f" (best: {told(best)})"))
+    say(f"step {step:,}: validation {listed(found)}" + ("" if best.step == step else f" (best: {described(best)})"))
     train, chance = learner.config.train, chance_of(learner)
     epoch = learner.data.count("train") / (train.batch_size * train.accumulate)
     for advice in (chance_level(seen, chance, learner.config), overfitting(seen, epoch, chance)):
@@ -72,17 +72,17 @@ def record(found: dict[str, float], learner: Learner, run: Run, step: int) -> No
 
 
 def chosen(seen: list[Evaluated], run: Run) -> Evaluated:
-    """The best evaluation whose checkpoint is there; a run of an earlier version may have deleted a better one."""
+    """The best evaluation whose checkpoint still exists; a run of an earlier version may have deleted a better one."""
     return best_of([e for e in seen if checkpoint.step_folder(run.checkpoints, e.step).is_dir()] or seen)
 
 
-def told(best: Evaluated) -> str:
+def described(best: Evaluated) -> str:
     """Such as "step 5,064, accuracy 98.61%"."""
     return f"step {best.step:,}, {best.score}"
 
 
 def chance_of(learner: Learner) -> Chance:
-    """What a constant answer scores, by the targets' frequencies in training."""
+    """The scores of a constant answer, from the targets' frequencies in training."""
     counts, config = target_counts(learner.data), learner.config
     loss, training = (constant_loss(counts, cost) for cost in (judged_by(config), config.train.loss))
     return Chance(loss, training, max(counts) / sum(counts), learner.data.count("val"))
@@ -109,12 +109,12 @@ def out_of_patience(learner: Learner, run: Run) -> bool:
     seen = evaluations(read_log(run.folder))
     if since_best(seen) < patience:
         return False
-    say(f"stopping early: no improvement in {patience} evaluations (best: {told(best_of(seen))})")
+    say(f"stopping early: no improvement in {patience} evaluations (best: {described(best_of(seen))})")
     return True
 
 
 def show_sample(learner: Learner, run: Run, step: int) -> None:
-    """Let a text network speak, to the terminal and samples.txt; training's random state is not touched."""
+    """Sample text to the terminal and samples.txt, with a random generator of its own."""
     length = learner.config.log.sample_tokens
     if not (isinstance(learner.data, Text) and length):
         return
@@ -131,9 +131,9 @@ def show_sample(learner: Learner, run: Run, step: int) -> None:
 
 
 def report_test(learner: Learner, run: Run, step: int) -> None:
-    """At the end: which checkpoint is the best, and what it scores on the images that chose nothing."""
+    """After training: print the best checkpoint and its scores on the test images."""
     if learner.world.leads and (seen := evaluations(read_log(run.folder))):
-        say(f"best: {told(chosen(seen, run))}")
+        say(f"best: {described(chosen(seen, run))}")
     splits = [name for name in ("test", "mnist-test") if learner.data.count(name)]
     best = checkpoint.best(run.checkpoints) if splits else None
     if best is None:
@@ -146,7 +146,7 @@ def report_test(learner: Learner, run: Run, step: int) -> None:
 
 
 def listed(found: dict[str, float]) -> str:
-    """Scores as a person reads them; how far a loss may be off is for the log."""
+    """Such as "loss 0.2310, accuracy 93.90%"; the standard error appears only in the log."""
     shown = {"accuracy": "{:.2%}", "perplexity": "{:.2f}"}
     said = {name: value for name, value in found.items() if name != "loss_stderr"}
     return ", ".join(f"{n.replace('_', ' ')} {shown.get(n, '{:.4f}').format(v)}" for n, v in said.items())

@@ -1,6 +1,6 @@
-"""How much memory training takes, part by part, by arithmetic on the config alone. No torch.
+"""Estimate the memory that training takes, part by part, from the config alone. Does not import torch.
 
-Estimates of what PyTorch does without compiling; benchmarks/results/plan.json has how far real runs are from them.
+The estimates are for PyTorch without compiling; benchmarks/results/plan.json compares them with real runs.
 """
 
 from typing import NamedTuple
@@ -9,15 +9,15 @@ from configs.schema import Config, GPTConfig, MLPConfig
 from training.cost import SINGLE, count_parameters, is_hidden, moments, what_learns
 from training.parameters import parameters
 
-HALF = 2  # bytes of a bfloat16
-LOGIT_COPIES = 4  # logits, their log-softmax, and the gradients of both, all there at the same moment
-IN_PARTS = 2**22  # logits; more than that are taken in parts, and then there are fewer copies, and some of a part
+HALF = 2  # bytes per bfloat16 value
+LOGIT_COPIES = 4  # logits, their log-softmax, and the gradients of both, all in memory at the same time
+IN_PARTS = 2**22  # logits; above this the loss works in parts: fewer copies of all logits, several of one part
 COPIES_IN_PARTS, COPIES_OF_A_PART = 2.5, 5  # measured with 50,257 tokens, 256 and 2,000 rows
-STACKS = 4  # of the hidden matrices of one shape while Muon makes their step orthogonal
-PATTERNS = 512  # positions; on a CPU attention's patterns are stored in bfloat16 up to there
+STACKS = 4  # copies of the hidden matrices of one shape while Muon orthogonalises their step
+PATTERNS = 512  # positions; up to this, attention patterns are stored in bfloat16 on a CPU
 PROGRAM = 215 * 10**6  # bytes of code and caches that training adds to an imported torch (2.14 on Linux)
 SQUASHING = ("sigmoid", "relu", "tanh")  # their gradient needs the output alone; gelu's needs the input too
-LARGEST_BATCH = 4096  # of those looked at for one that fits
+LARGEST_BATCH = 4096  # to try when looking for a batch that fits
 
 
 class Part(NamedTuple):
@@ -29,25 +29,26 @@ class Part(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What training takes, part by part, and at its highest: not all parts are there at once."""
+    """Memory by part, and the peak, which is below the sum because the parts are not all needed at the same time."""
 
     parts: list[Part]
     peak: int
     cache: int
-    """bytes of keys and values that sampling keeps for a full context"""
+    """bytes of the key-value cache when sampling with a full context"""
 
 
 def half(config: Config) -> int:
-    """Bytes of a number that matrix products take and give."""
+    """Bytes per value in matrix products."""
     return HALF if config.train.dtype == "bfloat16" else SINGLE
 
 
 def block_activations(config: Config) -> int:
-    """Bytes that one block keeps of one token for the way back.
+    """Bytes per token that one block saves for the backward pass.
 
-    The vector before each norm; q, k, v and the heads' findings; what goes into every product, rounded for each of
-    the three that attention begins with; with gelu what went into that as well. Dropout keeps its masks, attention
-    its patterns where it stores them.
+    In float32: the inputs of both norms, and one log-sum-exp per head. In the products' precision: the outputs of both
+    norms, query, key, value, the heads' output, and the MLP's hidden vector (gelu: its input too). In bfloat16 also the
+    first norm's output rounded twice more (query, key and value each have a copy) and short attention patterns.
+    With dropout, its masks.
     """
     model, each = config.model, half(config)
     assert isinstance(model, GPTConfig)
@@ -62,9 +63,9 @@ def block_activations(config: Config) -> int:
 
 
 def activations(config: Config) -> int:
-    """Bytes kept from the forward pass of one micro-batch for the backward pass, logits left out.
+    """Bytes that one micro-batch saves for the backward pass, without logits.
 
-    One block more is counted for the gradients that pass through. Frozen parts count as if they learned.
+    One extra block is counted for the gradients passing through. Frozen parts count as if they were trained.
     """
     model, each = config.model, half(config)
     if isinstance(model, MLPConfig):
@@ -76,7 +77,7 @@ def activations(config: Config) -> int:
 
 
 def logits(config: Config) -> int:
-    """Bytes of one micro-batch's logits, once, in float32."""
+    """Bytes of one copy of a micro-batch's logits in float32."""
     model = config.model
     if isinstance(model, MLPConfig):
         return SINGLE * config.train.batch_size * model.sizes[-1]
@@ -85,15 +86,14 @@ def logits(config: Config) -> int:
 
 
 def logit_memory(once: int, half: bool) -> tuple[int, str]:
-    """Bytes that logits and all that the loss makes of them take, and in words why; `once` is they alone in float32."""
+    """Bytes of the logits and all their copies in the loss, and the explanation; `once`: bytes of one float32 copy."""
     if once // SINGLE <= IN_PARTS:
         return int((LOGIT_COPIES + 0.5 * half) * once), f"{LOGIT_COPIES} copies"
     each = once // 2 if half else once
-    return int(COPIES_IN_PARTS * each) + COPIES_OF_A_PART * SINGLE * IN_PARTS, "their gradients, and a part in float32"
+    return int(COPIES_IN_PARTS * each) + COPIES_OF_A_PART * SINGLE * IN_PARTS, "their gradients, one part in float32"
 
 
 def memory_of(config: Config) -> Memory:
-    """What training takes, part by part."""
     model, optim = config.model, config.optim
     count, learning, kept = count_parameters(config), count_parameters(config, learning=True), moments(config)
     weights, gradients, state = SINGLE * count, SINGLE * learning, SINGLE * kept
@@ -105,7 +105,7 @@ def memory_of(config: Config) -> Memory:
     if isinstance(model, GPTConfig):
         examples = f"{batch:,} window{'s' * (batch > 1)} of {model.context_length:,} tokens"
         cache = 2 * SINGLE * model.n_layer * model.context_length * model.n_embd
-        if model.tied and what_learns(config)[0].learns:  # its gradient comes from both ends, and then their sum
+        if model.tied and what_learns(config)[0].learns:  # a gradient from each end, and their sum
             twice = 2 * SINGLE * model.vocab_size * model.n_embd
     program = 0 if str(config.train.device).startswith("cuda") else PROGRAM
     parts = [
@@ -113,12 +113,12 @@ def memory_of(config: Config) -> Memory:
         Part(
             "gradients",
             gradients + twice,
-            f"{learning:,} x {SINGLE} bytes{', the embedding three times' * (twice > 0)}",
+            f"{learning:,} x {SINGLE} bytes{', tied embedding counted three times' * (twice > 0)}",
         ),
-        Part("optimiser", state, f"{optim.name} keeps {kept:,} numbers"),
-        Part("activations", back, f"{examples}, kept for the way back"),
-        Part("logits", scores, f"{once // SINGLE:,}, {copies}"),
-        Part("program", program, "code and caches, beside an imported torch"),
+        Part("optimiser", state, f"{optim.name} keeps {kept:,} values"),
+        Part("activations", back, f"{examples}, saved for the backward pass"),
+        Part("logits", scores, f"{once // SINGLE:,} values, {copies}"),
+        Part("program", program, "code and caches, in addition to the imported torch"),
     ]
     before = weights + state + back + scores + gradients * (config.train.accumulate > 1)
     after = weights + state + back + gradients + max(twice + once, stacks(config))
@@ -126,7 +126,7 @@ def memory_of(config: Config) -> Memory:
 
 
 def stacks(config: Config) -> int:
-    """Bytes that Muon takes while it makes a step of the matrices of one shape."""
+    """Bytes that Muon takes while it updates the matrices of one shape."""
     if config.optim.name != "muon":
         return 0
     shapes: dict[tuple[int, ...], int] = {}
@@ -137,7 +137,7 @@ def stacks(config: Config) -> int:
 
 
 def in_smaller_batches(config: Config, room: int) -> Config | None:
-    """The same steps in more, smaller batches that fit into so many bytes; None if even single examples don't."""
+    """The same steps in smaller micro-batches that fit in `room` bytes; None if a single example does not."""
     train = config.train
     for size in range(min(train.batch_size - 1, LARGEST_BATCH), 0, -1):
         more = {"batch_size": size, "accumulate": train.accumulate * train.batch_size // size}

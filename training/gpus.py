@@ -1,11 +1,11 @@
-"""Well-known GPUs: how fast they are, how much they hold, and how many of them a network needs."""
+"""Speed and memory of well-known GPUs, and how many a network needs."""
 
 import math
 from typing import NamedTuple
 
 
 class GPU(NamedTuple):
-    """What its data sheet says: dense bfloat16 (of those without it float16) in TFLOP/s, memory in GB."""
+    """From the data sheet: TFLOP/s in dense bfloat16 (float16 if unsupported), memory in GB."""
 
     tflops: float
     gigabytes: int
@@ -18,10 +18,10 @@ GPUS = {
     "T4": GPU(65, 16), "RTX 5090": GPU(210, 32), "RTX 4090": GPU(165, 24), "RTX 3090": GPU(71, 24),
 }  # fmt: skip
 LARGEST = max(gpu.gigabytes for gpu in GPUS.values()) * 10**9
-GPU_BYTES = 80 * 10**9  # of the GPUs that a network too large for one is shared out to
-GPU_SHARE = 0.4  # of its peak that a GPU reaches in training
+GPU_BYTES = 80 * 10**9  # per GPU, where several share a network
+GPU_SHARE = 0.4  # of a GPU's peak speed that training reaches
 
 
 def gpus_for(peak: int) -> int:
-    """How many GPUs hold so many bytes between them, if everything is shared out evenly."""
+    """How many GPUs of GPU_BYTES it takes to store `peak` bytes, split evenly."""
     return math.ceil(peak / GPU_BYTES)

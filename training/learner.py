@@ -1,4 +1,4 @@
-"""All that one step of training touches, side by side: the network, its optimisers, its data, its settings."""
+"""Everything one training step needs: the network, its optimisers, its data, its settings."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,7 +17,7 @@ Forward = Callable[[Tensor], Tensor]
 
 
 class Learner(NamedTuple):
-    """A value, not a trainer: functions take it apart."""
+    """A plain value; training is done by functions that take it."""
 
     config: Config
     """resolved: no `auto` left"""
@@ -26,18 +26,18 @@ class Learner(NamedTuple):
     forward: Forward
     """the model as training calls it: compiled, in bfloat16, its gradients shared with other processes"""
     parameters: list[nn.Parameter]
-    """those that learn"""
+    """the trainable ones"""
     optimizers: list[Optimizer]
     world: World
     """the processes that share every step"""
     shared: nn.Module | None
-    """what adds their gradients up; None for a process alone"""
+    """the wrapper that sums their gradients; None for a single process"""
 
 
 def build_network(config: Config) -> nn.Module:
-    """The network with first weights from torch's random state; only what is to learn requires a gradient.
+    """The network, initialised from torch's random state; only trainable parameters require a gradient.
 
-    Raises UserError for adapters and frozen parts that don't fit it.
+    Raises UserError for adapters and frozen parts that do not fit it.
     """
     assert config.model is not None and config.model.kind != "auto"
     model = build_model(config.model)
@@ -49,7 +49,7 @@ def build_network(config: Config) -> nn.Module:
 
 
 def build_learner(config: Config, data: Dataset, world: World = ALONE) -> Learner:
-    """A network with its first weights, drawn from the run's seed, about to learn."""
+    """A network initialised from the run's seed, ready to train."""
     train = config.train
     torch.set_num_threads(int(train.threads))
     torch.manual_seed(train.seed)

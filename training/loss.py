@@ -13,7 +13,7 @@ AT_ONCE = 2**22  # logits in float32 at a time: 16 MB
 
 
 def cross_entropy(logits: Float[Tensor, "... V"], targets: Int[Tensor, "..."]) -> Float[Tensor, ""]:
-    """Mean of -log p(target) in nats, where p = softmax(logits): 0 for a sure and right answer, ln V for a guess."""
+    """Mean of -log p(target) in nats, where p = softmax(logits): 0 if certain and correct, ln V for a blind guess."""
     rows, wanted = logits.flatten(0, -2), targets.flatten()
     if logits.numel() <= AT_ONCE:
         return F.cross_entropy(widened(rows), wanted, ignore_index=IGNORED)
@@ -47,7 +47,7 @@ class InParts(torch.autograd.Function):
 
 
 def widened(logits: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """In float32 at least, in which a sum over a vocabulary loses nothing."""
+    """At least float32, which is precise enough for a sum over a vocabulary."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.optim import Optimizer
 
-# a x + b x³ + c x⁵, one after another: each the closest to 1 that there is for all singular values which the one before
-# leaves of those between 0.001 and 1 (Amsel et al. 2025, "The Polar Express"). All are stretched by 2 %: beyond their
-# interval they grow fast, and without it bfloat16's rounding made 10^11 of a matrix of rank one.
+# p(x) = a x + b x³ + c x⁵ applied in sequence, on singular values from [0.001, 1]: each p minimises max |1 - p|
+# over the interval that the one before maps to (Amsel et al. 2025, "The Polar Express"). All are stretched by 2 %:
+# outside its interval p grows fast, and without the margin bfloat16's rounding turned a rank-one matrix into 10^11.
 POLYNOMIALS = (
     (8.3042, -23.6599, 16.8731),
     (4.1008, -2.9294, 0.5259),
@@ -25,7 +25,7 @@ class Muon(Optimizer):
     """Nesterov momentum, then the nearest orthogonal matrix as the step (Jordan et al. 2024); matrices only.
 
     All matrices of one shape are taken together, in the precision of the model's own products, divided among the
-    processes that learn together; torch.optim.Muon, against which this is tested, takes one after another in bfloat16.
+    processes of the run; torch.optim.Muon, against which this is tested, takes them one by one in bfloat16.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Muon(Optimizer):
 
 
 def orthogonal_together(matrices: Float[Tensor, "N rows columns"]) -> Float[Tensor, "N rows columns"]:
-    """`orthogonal`; where several processes learn together, each takes some of the matrices and all get all."""
+    """`orthogonal`; with several processes, each computes some of the matrices and all get every result."""
     if not (dist.is_available() and dist.is_initialized()):
         return orthogonal(matrices)
     mine = slice(dist.get_rank(), None, dist.get_world_size())

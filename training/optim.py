@@ -37,10 +37,9 @@ OPTIMIZERS: dict[str, Build] = {"sgd": sgd, "rmsprop": rmsprop, "adam": adam, "a
 
 
 def build_optimizers(model: nn.Module, config: OptimConfig, dtype: torch.dtype = torch.float32) -> list[Optimizer]:
-    """The optimiser that the config names; for "muon" two of them, its own and adamw for all the rest.
+    """The optimiser that the config names; for "muon" two: Muon for hidden matrices, AdamW for the rest.
 
-    Weight decay is for matrices alone: biases and gains are left as they are. `dtype` is that of the products in
-    which Muon's steps become orthogonal.
+    Only matrices have weight decay, not biases and gains. `dtype` is the precision in which Muon orthogonalises.
     """
     rest = [p for p in model.parameters() if p.requires_grad]
     fused = all(p.device.type in ("cpu", "cuda") for p in rest)
@@ -70,7 +69,7 @@ def groups_of(parameters: list[nn.Parameter], config: OptimConfig) -> Groups:
 
 
 def hidden_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """What turns hidden vectors into hidden vectors: a GPT's blocks, an MLP's layers but the last."""
+    """The matrices from hidden vectors to hidden vectors: a GPT's blocks, an MLP's layers but the last."""
     layers = model.get_submodule("blocks") if hasattr(model, "blocks") else model.get_submodule("layers")[:-1]
     return [p for p in layers.parameters() if p.ndim == 2]
 
@@ -86,7 +85,6 @@ def learning_rate(step: int, steps: int, config: OptimConfig) -> float:
 
 
 def constant(done: float, high: float, low: float) -> float:
-    """The same all the time."""
     return high
 
 
@@ -96,7 +94,7 @@ def linear(done: float, high: float, low: float) -> float:
 
 
 def cosine(done: float, high: float, low: float) -> float:
-    """Half a wave from high to low: slow, fast, slow (Loshchilov and Hutter 2017)."""
+    """Half a cosine wave from high to low: slow, fast, slow (Loshchilov and Hutter 2017)."""
     return low + (high - low) * (1 + math.cos(math.pi * done)) / 2
 
 
@@ -125,7 +123,7 @@ def add_l1(parameters: list[nn.Parameter], strength: float) -> None:
 
 
 def clip(parameters: list[nn.Parameter], longest: float) -> Tensor:
-    """The gradient's length over all parameters; a longer one than `longest` is scaled down to it (0: never)."""
+    """The global gradient norm; a gradient with a larger norm than `longest` is scaled down to it (0: never)."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     if longest and norm > longest:  # torch's would read and write all of them in any case

@@ -1,4 +1,4 @@
-"""What a network has, tensor by tensor: arithmetic on its config, without torch, so that GPT-3's is counted at once."""
+"""Every parameter tensor of a network with its shape, from the config alone: GPT-3 is counted without torch."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,25 +12,24 @@ class Parameter(NamedTuple):
     """One tensor of weights."""
 
     name: str
-    """as in the state dict"""
+    """in the state dict"""
     shape: tuple[int, ...]
-    """as torch has it: rows are outputs"""
+    """as in torch: (outputs, inputs)"""
     learns: bool = True
-    """unless adapters learn in its place"""
+    """whether it is trained; of a LoRA network only the adapters are"""
 
     @property
     def count(self) -> int:
-        """How many numbers it holds."""
         return prod(self.shape)
 
 
 def parameters(config: MLPConfig | GPTConfig) -> list[Parameter]:
-    """All that a network has, named and ordered as `named_parameters()` has them; a tied matrix comes once."""
+    """All parameters, with the names and order of `named_parameters()`; a tied matrix appears once."""
     return list(of_mlp(config) if isinstance(config, MLPConfig) else of_gpt(config))
 
 
 def count_weights(config: MLPConfig | GPTConfig) -> int:
-    """How many numbers a network has. Blocks are alike, so this takes no longer for many of them than for two."""
+    """Number of parameters. Blocks are alike, so two are enough to count any number of them."""
     if isinstance(config, MLPConfig):
         return sum(p.count for p in of_mlp(config))
     one, two = (sum(p.count for p in of_gpt(config.model_copy(update={"n_layer": n}))) for n in (1, 2))
@@ -38,27 +37,23 @@ def count_weights(config: MLPConfig | GPTConfig) -> int:
 
 
 def linear(name: str, outputs: int, inputs: int, bias: bool, learns: bool) -> Iterator[Parameter]:
-    """A weighted sum for each output."""
     yield Parameter(f"{name}.weight", (outputs, inputs), learns)
     if bias:
         yield Parameter(f"{name}.bias", (outputs,), learns)
 
 
 def norm(name: str, width: int, bias: bool, learns: bool) -> Iterator[Parameter]:
-    """A layer norm's gain and bias."""
     yield Parameter(f"{name}.weight", (width,), learns)
     if bias:
         yield Parameter(f"{name}.bias", (width,), learns)
 
 
 def of_mlp(config: MLPConfig) -> Iterator[Parameter]:
-    """Layer after layer."""
     for number, (inputs, outputs) in enumerate(pairwise(config.sizes)):
         yield from linear(f"layers.{number}", outputs, inputs, bias=True, learns=True)
 
 
 def of_gpt(config: GPTConfig) -> Iterator[Parameter]:
-    """Embedding, blocks, last norm, unembedding."""
     C, V, learns = config.n_embd, config.vocab_size, config.lora is None
     yield Parameter("embedding.token.weight", (V, C), learns)
     if config.position == "learned":
@@ -72,7 +67,7 @@ def of_gpt(config: GPTConfig) -> Iterator[Parameter]:
 
 
 def of_block(config: GPTConfig, name: str) -> Iterator[Parameter]:
-    """Norms, attention, MLP, and the adapters of what has them."""
+    """Norms, attention, MLP and their adapters, in the order of the module."""
     C, learns = config.n_embd, config.lora is None
     projections = {
         "query": ("attention.query", C, C),
@@ -83,15 +78,15 @@ def of_block(config: GPTConfig, name: str) -> Iterator[Parameter]:
         "down": ("mlp.layers.1", C, 4 * C),
     }
     yield from norm(f"{name}.norm_1", C, config.bias, learns)
-    for target, (place, outputs, inputs) in projections.items():
+    for target, (path, outputs, inputs) in projections.items():
         if target == "up":
             yield from norm(f"{name}.norm_2", C, config.bias, learns)
-        yield from linear(f"{name}.{place}", outputs, inputs, config.bias, learns)
+        yield from linear(f"{name}.{path}", outputs, inputs, config.bias, learns)
         if config.lora and target in config.lora.targets:
-            yield from adapter(config.lora, f"{name}.{place}", outputs, inputs)
+            yield from adapter(config.lora, f"{name}.{path}", outputs, inputs)
 
 
 def adapter(config: LoRAConfig, name: str, outputs: int, inputs: int) -> Iterator[Parameter]:
-    """The two thin matrices beside one of a block's."""
+    """The two low-rank matrices of LoRA for one projection."""
     yield Parameter(f"{name}.lora_A", (config.rank, inputs))
     yield Parameter(f"{name}.lora_B", (outputs, config.rank))

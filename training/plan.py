@@ -1,4 +1,4 @@
-"""The plan: every `auto` becomes a value, once, before the first step; and what the run will cost is said."""
+"""Plan a run: resolve every `auto` once, before the first step, and estimate what the run will cost."""
 
 import math
 import os
@@ -19,30 +19,30 @@ from training.device import choose_compile, choose_device, choose_dtype, choose_
 from training.learner import Learner, build_learner, build_network
 from training.validation import costs
 
-EVALUATIONS = 10  # in a run, unless eval_every says otherwise
-EVALUATION_SHARE = 0.1  # of train.minutes; fewer evaluations if ten would take more
+EVALUATIONS = 10  # per run, unless eval_every is set
+EVALUATION_SHARE = 0.1  # of train.minutes, at most: if ten evaluations take longer, there are fewer
 TRIAL_SECONDS, TRIAL_STEPS = 1.0, 20
-LONG = 5.0  # seconds of a step that is not made again to be timed
-EVALUATING = 0.4  # of a step's time that a batch takes in an evaluation, which has no backward pass
-SAVING = 4 * 10**8  # bytes of a checkpoint that are written, hashed and synced in a second
-AROUND = 2.0  # seconds of a run for the first step's memory, the curves and the way out
+LONG = 5.0  # seconds; a step slower than this is timed only once
+EVALUATING = 0.4  # of a step's time for the same batch in an evaluation, which has no backward pass
+SAVING = 4 * 10**8  # bytes of a checkpoint written, hashed and synced per second
+AROUND = 2.0  # seconds per run for the first memory allocation, the curves and the exit
 
 
 def with_vocabulary(asked: Config, data: Dataset) -> Config:
-    """The config with as many tokens as the tokenizer has. Raises UserError if another number was asked for."""
+    """The config with model.vocab_size set to the tokenizer's. Raises UserError if the config sets another."""
     if not (isinstance(data, Text) and isinstance(asked.model, GPTConfig)):
         return asked
     size, wanted = data.tokenizer.vocab_size, asked.model.vocab_size
     if "vocab_size" in asked.model.model_fields_set and wanted != size:
-        raise UserError(f"model.vocab_size={wanted}, but the tokenizer has {size} tokens; leave it out")
+        raise UserError(f"model.vocab_size={wanted}, but the tokenizer has {size} tokens; omit it")
     return asked.model_copy(update={"model": asked.model.model_copy(update={"vocab_size": size})})
 
 
 def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) -> tuple[Config, float]:
-    """The same run with a value for every `auto`, and the seconds of one step as `time_step` measures them."""
+    """The config with a value for every `auto`, and the seconds per step that `time_step` measures."""
     train = asked.train
     if train.epochs is not None:
-        examples = Fraction(str(train.epochs)) * data.count("train")  # 1.1 as it is written: 1.1 * 10 is over 11
+        examples = Fraction(str(train.epochs)) * data.count("train")  # exact: the float 1.1 * 10 is above 11
         asked = change(asked, steps=math.ceil(examples / (train.batch_size * train.accumulate)), epochs=None)
     config = on_this_machine(asked)
     seconds = time_step(config)
@@ -56,7 +56,7 @@ def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) 
 
 
 def on_this_machine(asked: Config) -> Config:
-    """The same run with device, precision, threads and compilation settled; minutes count as one step."""
+    """The config with device, precision, threads and compilation resolved; train.minutes becomes one step."""
     train, device, size = asked.train, choose_device(asked.train.device), count_parameters(asked)
     return change(
         asked,
@@ -75,21 +75,21 @@ def change(config: Config, **updates: Any) -> Config:
 
 
 def seconds_per_step(update: Callable[[Learner, int], Any], data: Dataset, config: Config) -> float:
-    """The median time of some steps, the first left out, with a network that is then thrown away."""
+    """Median seconds of some trial steps, without the first; the network they train is thrown away."""
     learner = build_learner(config, data)
     update(learner, 0)
     times: list[float] = []
     while not enough(times):
-        begin = time.perf_counter()
+        start = time.perf_counter()
         update(learner, len(times) + 1)
-        times.append(time.perf_counter() - begin)
+        times.append(time.perf_counter() - start)
     return sorted(times)[(len(times) - 1) // 2]
 
 
 def enough(times: list[float]) -> bool:
-    """Whether these tell how long a step takes: a second of them, and two unless they take long.
+    """Whether these times suffice: TRIAL_SECONDS or TRIAL_STEPS of them, at least two, or a single one above LONG.
 
-    The first of them still waits for memory that later ones find ready.
+    The first is slower, because it still allocates memory.
     """
     if len(times) < 2:
         return len(times) == 1 and times[0] > LONG
@@ -97,7 +97,7 @@ def enough(times: list[float]) -> bool:
 
 
 def fit(budget: float, config: Config, data: Dataset, seconds: float) -> tuple[int, int]:
-    """How many evaluations and steps fit into so many seconds; the first evaluation comes before the first step."""
+    """How many evaluations and steps fit into `budget` seconds; one more evaluation precedes the first step."""
     train = config.train
     each = evaluation_seconds(config, data, seconds)
     if train.eval_every:
@@ -107,63 +107,62 @@ def fit(budget: float, config: Config, data: Dataset, seconds: float) -> tuple[i
 
 
 def evaluation_seconds(config: Config, data: Dataset, seconds: float) -> float:
-    """Seconds of one evaluation."""
     return data.count("val") / (config.train.batch_size * config.train.accumulate) * seconds * EVALUATING
 
 
 def run_seconds(config: Config, data: Dataset, seconds: float) -> float:
-    """Seconds of a whole run whose steps take so many each: steps, evaluations, checkpoints, and all around them."""
+    """Seconds of a run at `seconds` per step: steps, evaluations, checkpoints, start and exit."""
     train, evaluation = config.train, evaluation_seconds(config, data, seconds)
     assert train.steps is not None and train.eval_every and train.save_every
-    looks, saves, both = (
-        1 + math.ceil(train.steps / every)  # at step 0, every so many steps, and at the end
+    evaluations, saves, both = (
+        1 + math.ceil(train.steps / every)  # at step 0, after every `every` steps, and at the end
         for every in (train.eval_every, train.save_every, math.lcm(train.eval_every, train.save_every))
     )
-    saves += looks - both  # each evaluation is saved too
-    return train.steps * seconds + looks * evaluation + saves * checkpoint_bytes(config) / SAVING + AROUND
+    saves += evaluations - both  # each evaluation saves a checkpoint too
+    return train.steps * seconds + evaluations * evaluation + saves * checkpoint_bytes(config) / SAVING + AROUND
 
 
 def counts(config: Config) -> tuple[int, int]:
-    """How many numbers the network has, and how many learn; it is built on the meta device, which takes no memory."""
+    """Number of parameters, and of trainable ones, of a network built on the meta device, which takes no memory."""
     with torch.device("meta"):
-        found = list(build_network(config).parameters())
-    return sum(p.numel() for p in found), sum(p.numel() for p in found if p.requires_grad)
+        parameters = list(build_network(config).parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
 def count_parameters(config: Config, learning: bool = False) -> int:
-    """How many numbers the network has, or learns."""
+    """Number of parameters, or of the trainable ones."""
     return counts(config)[learning]
 
 
 def require_memory(config: Config) -> None:
-    """Raises UserError where weights, gradients and moments alone exceed the machine's memory."""
+    """Raises UserError if weights, gradients and optimiser state alone exceed the device's memory."""
     need, have = state_bytes(config), memory(choose_device(config.train.device))
     if have and need > have:
         raise UserError(
-            f"this network has {count_parameters(config):,} parameters; with gradients and the optimiser's moments "
-            f"they need {need / 1e9:,.0f} GB of the {have / 1e9:,.0f} GB here; use a smaller model.n_embd or n_layer"
+            f"this network has {count_parameters(config):,} parameters; weights, gradients and optimiser state need "
+            f"{need / 1e9:,.0f} GB, this machine has {have / 1e9:,.0f} GB; use a smaller model.n_embd or n_layer"
         )
 
 
 def memory(device: str) -> int | None:
-    """Bytes of the device's memory; None where the system doesn't tell (Windows)."""
+    """Bytes of the device's memory; None if unknown (Windows)."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
 
 
 def describe(config: Config, data: Dataset, seconds: float) -> str:
-    """What is about to happen, in three lines."""
+    """The plan that is printed before a run, in three lines."""
     train = config.train
     assert train.steps is not None
     a_step = train.batch_size * train.accumulate
     examples, targets = ("images", "images") if data.positions == 1 else ("windows", "tokens")
     seen = train.steps * a_step
     count, learning = counts(config)
-    share = f", of which {learning:,} ({learning / count:.2%}) learn" if learning < count else ""
+    share = f", {learning:,} of them trainable ({learning / count:.2%})" if learning < count else ""
     return (
         f"{count:,} parameters{share}, {costs(config)}, {config.optim.name}\n"
-        f"{data.count('train'):,} {examples} to learn from, {data.count('val'):,} to choose by\n"
+        f"{data.count('train'):,} training {examples}, {data.count('val'):,} validation {examples}\n"
         f"{train.steps:,} steps of {a_step} {examples} = {seen * data.positions:,} {targets}, "
         f"{seen / data.count('train'):.1f} epochs: about {duration(run_seconds(config, data, seconds))} "
         f"({train.device}, {train.dtype}, {train.threads} thread{'s' if train.threads != 1 else ''})"

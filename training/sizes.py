@@ -1,9 +1,8 @@
-"""How large a network, for so much text and so much time: what a config of kind "auto" leaves open.
+"""Choose the network size and the other settings that a config of kind "auto" leaves open, from the text and the time.
 
-The rule. Networks are tried from the smallest on, each trained for a second to learn how fast it is on this machine.
-The largest is taken that can read TOKENS_EACH tokens for each of its parameters within the budget, where a text counts
-PASSES times at most: what is read more often is learned by heart. What the user has set stays as it is. The numbers
-were found by experiment, see benchmarks/README.md.
+The rule: try networks from the smallest up and time each for a second on this machine. Take the largest that sees at
+least TOKENS_EACH tokens per parameter within the budget, counting PASSES epochs at most, because more would overfit.
+Settings made by the user are kept. The constants come from experiments, see benchmarks/README.md.
 """
 
 import math
@@ -26,21 +25,21 @@ from training.report import say
 
 TOKENS_EACH = 1.0
 PASSES = 30
-FEWEST_STEPS = 200  # even of a poem
+FEWEST_STEPS = 200  # even for a poem
 STEPS_IN_A_PASS = 8
-HELD_OUT = 200_000  # bytes are enough to choose by
-TOO_SHORT = 2_000  # bytes; a tenth of less is no evidence
-BUSY = 0.85  # share of the time that goes into steps; the rest is evaluation
+HELD_OUT = 200_000  # bytes; enough for validation, however long the text
+TOO_SHORT = 2_000  # bytes; a tenth of less is too small a validation split
+BUSY = 0.85  # share of the time budget spent on steps; the rest is evaluation
 DROPOUT = 0.1
-RATES = {  # by optimiser; the others keep the rates of the config
+RATES = {  # by optimiser; others keep the rates of the config
     "muon": {"optim.lr": 1.5e-2, "optim.muon_lr": 4e-2},
     "adamw": {"optim.lr": 3e-3},
 }
-TUNING = 1 / 3  # of these, so that a trained network keeps what it knows
+TUNING = 1 / 3  # of these when fine-tuning, to preserve what the base has learned
 
 
 class Size(NamedTuple):
-    """One of the networks that are tried; a token costs it about twice as much as the one before."""
+    """A network size to try; each costs about twice as much per token as the one before."""
 
     n_layer: int
     n_head: int
@@ -63,7 +62,7 @@ LADDER = (
 
 
 class Choice(NamedTuple):
-    """A setting that was left open, what it became, and why."""
+    """A setting that the config left open, its value, and the reason."""
 
     name: str
     """dotted"""
@@ -72,34 +71,34 @@ class Choice(NamedTuple):
 
 
 BLOCKS = (
-    Choice("model.position", "rotary", "a distance is learned once, for all places: fewer steps are needed"),
-    Choice("model.activation", "gelu", "as good as gelu_tanh, and on a CPU a third of its cost"),
+    Choice("model.position", "rotary", "relative positions transfer across the context, so it needs fewer steps"),
+    Choice("model.activation", "gelu", "as good as gelu_tanh at a third of the cost on a CPU"),
 )
 
 
 class Trial(NamedTuple):
-    """A network that was tried, and what the budget buys it."""
+    """A network that was tried, and how much training the budget allows it."""
 
     sizes: dict[str, Any]
-    """that were left open"""
+    """the settings that were left open, by name"""
     config: Config
     parameters: int
     seconds: float
-    """of one step"""
+    """per step"""
     steps: int
-    """that the budget is enough for"""
+    """within the budget"""
     passes: float
-    """over the text, in so many steps"""
+    """epochs in that many steps"""
     seen: float
-    """tokens for each parameter, a text counted PASSES times at most"""
+    """tokens per parameter, counting PASSES epochs at most"""
 
 
 def plan_text(
     asked: Config, tokenizer: Tokenizer | None, time_step: Callable[[Dataset, Config], float]
 ) -> tuple[Config, Text]:
-    """The config with a value for all that it leaves open, and its text; says what was chosen and why.
+    """The config with a value for every open setting, and its text; prints the choices with their reasons.
 
-    `asked` has the network of train.start, if there is one, and `tokenizer` is that network's. Raises UserError.
+    When fine-tuning, `asked` has the network of train.start and `tokenizer` is that network's. Raises UserError.
     """
     corpus = open_corpus(asked.data)
     settings = flatten(asked.model_dump(exclude_unset=True, exclude_none=True)) | {"model.kind": "gpt"}
@@ -108,7 +107,7 @@ def plan_text(
     held_out = {"val_fraction": settings.get(split.name, split.value)}
     text = prepare(corpus, asked.data.model_copy(update=held_out), tokenizer)
     choices += describe_tokenizer(text, settings)
-    if asked.train.start is None:  # a network that has learned before is what it is
+    if asked.train.start is None:  # the architecture of a trained network is fixed
         choices += choose_blocks(settings)
     settings |= {"model.vocab_size": text.tokenizer.vocab_size}
     choices += choose_network(chosen(settings, choices), text, time_step)
@@ -120,21 +119,23 @@ def plan_text(
 
 
 def chosen(settings: dict[str, Any], choices: list[Choice]) -> dict[str, Any]:
-    """The settings with the choices among them; a number of steps replaces a number of minutes."""
-    made = {choice.name: choice.value for choice in choices}
-    return merge([("", settings), ("", made)])[0]
+    """The settings updated with the choices; train.steps replaces train.minutes."""
+    values = {choice.name: choice.value for choice in choices}
+    return merge([("", settings), ("", values)])[0]
 
 
 def choose_split(byte_count: int) -> Choice:
-    """How much of a text of so many bytes is held out."""
+    """The share of the text to hold out for validation."""
     if byte_count < TOO_SHORT:
-        return Choice("data.val_fraction", 0.0, f"{byte_count:,} bytes are too few to hold any out: all are learned")
+        why = f"too small for a validation split ({byte_count:,} bytes); everything is training data"
+        return Choice("data.val_fraction", 0.0, why)
     share = min(0.1, HELD_OUT / byte_count)
-    return Choice("data.val_fraction", share, f"{round(share * byte_count):,} of {byte_count:,} bytes to choose by")
+    why = f"{round(share * byte_count):,} of {byte_count:,} bytes held out for validation"
+    return Choice("data.val_fraction", share, why)
 
 
 def describe_tokenizer(text: Prepared, settings: dict[str, Any]) -> list[Choice]:
-    """What `auto` made of the text."""
+    """The tokenizer that `auto` chose, and its vocabulary size."""
     if settings.get("data.tokenizer") != "auto":
         return []
     kind = text.tokenizer.to_json()["kind"]
@@ -146,7 +147,7 @@ def describe_tokenizer(text: Prepared, settings: dict[str, Any]) -> list[Choice]
 
 
 def choose_blocks(settings: dict[str, Any]) -> list[Choice]:
-    """What a new network is made of. Rotary positions turn pairs: a width that the user has set may have none."""
+    """Positions and activation of a new network; rotary positions need an even head size."""
     width, heads = settings.get("model.n_embd"), settings.get("model.n_head")
     pairs = width % (2 * (heads or 1)) == 0 if width else heads is None
     return [choice for choice in BLOCKS if choice.name not in settings and (pairs or choice.name != "model.position")]
@@ -155,13 +156,13 @@ def choose_blocks(settings: dict[str, Any]) -> list[Choice]:
 def choose_network(
     settings: dict[str, Any], text: Prepared, time_step: Callable[[Dataset, Config], float]
 ) -> list[Choice]:
-    """Sizes, batch and length of training; `time_step` measures the seconds of one step of a config."""
+    """Sizes, batch and length of training; `time_step` measures a config's seconds per step."""
     trial = try_size(LADDER[0], settings, text, time_step)
     larger = None
     for size in LADDER[1:]:
         try:
             larger = try_size(size, settings, text, time_step)
-        except UserError:  # it doesn't fit into memory
+        except UserError:  # it does not fit in memory
             break
         if larger.sizes == trial.sizes or larger.seen < TOKENS_EACH:
             break
@@ -172,7 +173,7 @@ def choose_network(
 def try_size(
     size: Size, settings: dict[str, Any], text: Prepared, time_step: Callable[[Dataset, Config], float]
 ) -> Trial:
-    """Measure what the budget buys for one network of the ladder, as far as the settings leave it open."""
+    """Time one size of the ladder and compute how much training the budget allows it; the user's settings win."""
     sizes = fitted(size, settings, text.counts)
     config = check(settings | sizes, {})
     require_memory(config)
@@ -180,9 +181,9 @@ def try_size(
     train, parameters, T = config.train, count_parameters(config), config.model.context_length
     with memory_explained(train):
         seconds = time_step(Text(text, T, train.seed), on_this_machine(config))
-    a_pass = text.counts["train"] / (train.batch_size * train.accumulate * T)
-    steps = train.steps or round(train.epochs * a_pass if train.epochs else BUSY * 60 * (train.minutes or 0) / seconds)
-    passes = max(1, steps) / a_pass
+    epoch = text.counts["train"] / (train.batch_size * train.accumulate * T)  # steps
+    steps = train.steps or round(train.epochs * epoch if train.epochs else BUSY * 60 * (train.minutes or 0) / seconds)
+    passes = max(1, steps) / epoch
     return Trial(
         sizes,
         config,
@@ -195,8 +196,10 @@ def try_size(
 
 
 def fitted(size: Size, settings: dict[str, Any], counts: dict[str, int]) -> dict[str, Any]:
-    """The sizes by name: a width that the heads divide, evenly unless it is odd; windows that fit into both splits;
-    batches that are only a part of the text. What the user has set is left out.
+    """The open sizes by name, adjusted to the user's settings and to the text.
+
+    The heads divide the width, with an even head size unless the width is odd; a window fits in both splits; an epoch
+    has several batches.
     """
     pair = 2 * settings.get("model.n_head", 1)
     width = settings.get("model.n_embd", -(-size.n_embd // pair) * pair)
@@ -213,37 +216,38 @@ def fitted(size: Size, settings: dict[str, Any], counts: dict[str, int]) -> dict
 
 
 def sizes_explained(trial: Trial, larger: Trial | None, text: Prepared) -> list[Choice]:
-    """The sizes of the network that was chosen, each with its reason."""
+    """The chosen sizes, each with its reason."""
     model, train = trial.config.model, trial.config.train
     assert isinstance(model, GPTConfig)
     each = text.index.splits["train"].byte_count / text.counts["train"]
-    next_one = f"; the next size, {larger.parameters:,}: {larger.seen:.2g}" if larger and larger is not trial else ""
+    next_one = f" (next size up, {larger.parameters:,}: {larger.seen:.2g})" if larger and larger is not trial else ""
     reasons = {
-        "model.n_layer": f"{trial.parameters:,} parameters, {trial.seen:.2g} tokens to read for each{next_one}",
-        "model.n_head": f"of {model.n_embd // model.n_head} numbers each",
-        "model.n_embd": "numbers for each token",
-        "model.context_length": f"tokens in view, about {round(model.context_length * each)} bytes of this text",
+        "model.n_layer": f"{trial.parameters:,} parameters, {trial.seen:.2g} tokens seen per parameter{next_one}",
+        "model.n_head": f"head size {model.n_embd // model.n_head}",
+        "model.n_embd": "width of each token's vector",
+        "model.context_length": f"about {round(model.context_length * each)} bytes of this text",
         "train.batch_size": f"windows, {train.batch_size * model.context_length:,} tokens",
     }
     return [Choice(name, trial.sizes[name], why) for name, why in reasons.items() if name in trial.sizes]
 
 
 def length_explained(trial: Trial, settings: dict[str, Any], text: Prepared) -> list[Choice]:
-    """Fewer steps than the minutes would allow, and dropout, where a network would learn a text by heart."""
+    """Fewer steps than the minutes allow, and dropout, where a network would overfit."""
     choices = []
     most = max(FEWEST_STEPS, math.ceil(PASSES * trial.steps / trial.passes))
     if trial.config.train.minutes and trial.steps > most:
         passes, takes = most * trial.passes / trial.steps, duration(most * trial.seconds)
-        why = "more is learned by heart" if most > FEWEST_STEPS else "fewer teach nothing"
-        choices.append(Choice("train.steps", most, f"{passes:.0f} times through the text, {takes}; {why}"))
+        why = "more would overfit" if most > FEWEST_STEPS else "fewer would learn nothing"
+        choices.append(Choice("train.steps", most, f"{passes:.0f} epochs, {takes}; {why}"))
     if trial.passes > PASSES / 2 and trial.parameters > text.counts["train"] and "model.dropout" not in settings:
-        choices.append(Choice("model.dropout", DROPOUT, "more parameters than tokens: makes learning by heart harder"))
+        choices.append(Choice("model.dropout", DROPOUT, "more parameters than tokens: reduces overfitting"))
     return choices
 
 
 def choose_rates(settings: dict[str, Any], tuning: bool) -> list[Choice]:
-    """The learning rates; lower ones for a network that has learned something already."""
-    why = "a third of a new network's, so that it keeps what it knows" if tuning else "high, for few steps are made"
+    """The learning rates; lower when fine-tuning."""
+    high = "high, because there are few steps"
+    why = "a third of a new network's, to preserve what the base has learned" if tuning else high
     rates = RATES.get(settings.get("optim.name", "adamw"), {})
     return [
         Choice(name, rate * TUNING if tuning else rate, why) for name, rate in rates.items() if name not in settings
@@ -251,12 +255,12 @@ def choose_rates(settings: dict[str, Any], tuning: bool) -> list[Choice]:
 
 
 def table(choices: list[Choice]) -> str:
-    """The choices as a table: setting, value, reason."""
-    rows = [("left open", "chosen", "because"), *((c.name, spelled(c.value), c.reason) for c in choices)]
+    """The choices as a table."""
+    rows = [("setting", "value", "reason"), *((c.name, spelled(c.value), c.reason) for c in choices)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def spelled(value: Any) -> str:
-    """A value as a person writes it."""
+    """Such as "4,096" or "0.015"."""
     return f"{value:,}" if isinstance(value, int) else f"{value:.2g}" if isinstance(value, float) else str(value)

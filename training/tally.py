@@ -1,8 +1,7 @@
-"""Counting parameters as the lessons do, matrix by matrix, with every product spelled out. Nothing here needs torch.
+"""Parameter counts by matrix: exact, and as the lessons count. Does not import torch.
 
-Two tallies are kept. The exact one is what a network has: the sum over `model.parameters()`. The lessons' counts
-matrices alone, without biases, norms and positions, and the unembedding beside the embedding even where the two are
-one (lesson: "Attention, step by step", the table of GPT-3).
+The exact tally adds up to the sum over `model.parameters()`. The lessons' tally omits biases, norms and positions, and
+counts the unembedding separately even if it is tied (lesson: "Attention, step by step", the table of GPT-3).
 """
 
 from itertools import pairwise
@@ -14,27 +13,26 @@ from training.parameters import parameters
 
 
 class Row(NamedTuple):
-    """A kind of matrix, all of its copies together."""
+    """All matrices of one kind."""
 
     name: str
     factors: dict[str, int]
-    """whose product is its total, by the lesson's names"""
+    """sizes by the lesson's names; their product is the total"""
 
     @property
     def total(self) -> int:
-        """How many numbers they hold together."""
         return prod(self.factors.values())
 
     @property
     def product(self) -> str:
-        """The product spelled out, such as "128 d_query x 12,288 d_embed x 96 n_heads x 96 n_layers"."""
+        """Such as "128 d_query x 12,288 d_embed x 96 n_heads x 96 n_layers"."""
         return " x ".join(f"{value:,} {name}" for name, value in self.factors.items())
 
 
 def lesson_tally(config: MLPConfig | GPTConfig) -> list[Row]:
-    """Matrix by matrix as the lessons count: of a GPT no biases, norms and positions, and always an unembedding.
+    """The lessons' count: for a GPT no biases, norms, positions or adapters, and always an unembedding.
 
-    An MLP is counted with its biases, as the lesson "But what is a neural network?" does. Adapters are left out.
+    An MLP is counted with its biases, as in the lesson "But what is a neural network?".
     """
     if isinstance(config, MLPConfig):
         return mlp_tally(config)
@@ -55,7 +53,7 @@ def lesson_tally(config: MLPConfig | GPTConfig) -> list[Row]:
 
 
 def mlp_tally(config: MLPConfig) -> list[Row]:
-    """Weights layer by layer, then all biases."""
+    """Weights by layer, then all biases."""
     rows = [
         Row(f"Weights {number}", {"neurons": outputs, "inputs": inputs})
         for number, (inputs, outputs) in enumerate(pairwise(config.sizes), 1)
@@ -64,10 +62,7 @@ def mlp_tally(config: MLPConfig) -> list[Row]:
 
 
 def exact_tally(config: MLPConfig | GPTConfig) -> list[Row]:
-    """Matrix by matrix what there is: the lessons' rows, without an unembedding that is tied, and all they leave out.
-
-    The totals add up to the sum over `parameters`.
-    """
+    """The lessons' rows without a tied unembedding, plus what they omit; the totals add up to `parameters`."""
     rows = lesson_tally(config)
     if isinstance(config, MLPConfig):
         return rows
@@ -82,4 +77,4 @@ def exact_tally(config: MLPConfig | GPTConfig) -> list[Row]:
         "Biases": [p for p in vectors if "norm" not in p.name],
         "Adapters": adapters,
     }
-    return rows + [Row(name, {"numbers": sum(p.count for p in found)}) for name, found in more.items() if found]
+    return rows + [Row(name, {"numbers": sum(p.count for p in some)}) for name, some in more.items() if some]

@@ -1,6 +1,6 @@
-"""The evaluations of a run as its log records them, and which of them is the best. Nothing here needs torch.
+"""The evaluations of a run as its log records them, and which of them is the best. Does not import torch.
 
-Everything is computed from log.jsonl alone, so a run that was resumed decides as one that was never stopped.
+Everything is computed from log.jsonl alone, so a resumed run decides like an uninterrupted one.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ class Evaluated(NamedTuple):
 
     @property
     def score(self) -> str:
-        """What it is chosen by, such as "accuracy 98.61%" or "loss 1.2030"."""
+        """The score that decides which is best, such as "accuracy 98.61%" or "loss 1.2030"."""
         return f"loss {self.loss:.4f}" if self.accuracy is None else f"accuracy {self.accuracy:.2%}"
 
 
@@ -56,7 +56,7 @@ def evaluations(log: Iterable[dict[str, Any]]) -> list[Evaluated]:
 
 
 def rank(evaluated: Evaluated) -> tuple[float, float]:
-    """The lower the better: digits by accuracy, then loss; text by loss."""
+    """Lower is better: digits by accuracy, then loss; text by loss."""
     return (-(evaluated.accuracy or 0.0), evaluated.loss)
 
 
