@@ -316,8 +316,8 @@ def test_a_full_disk_costs_no_checkpoint(tmp_path, tiny):
 def test_a_run_folder_that_is_deleted_ends_the_run_in_one_line(shell, tiny, workplace, monkeypatch):
     at_step(monkeypatch, 5, lambda: shutil.rmtree(workplace / "runs/tiny"))
     code, _, err = shell("train.py", *tiny, *SHORT)
-    assert code == 1 and err.count("error:") == 1 and "can't be written: No such file" in err
-    assert err.count("warning: runs/tiny/log.jsonl can't be written") == 1
+    assert code == 1 and err.count("error:") == 1 and "cannot write runs/tiny" in err and "No such file" in err
+    assert err.count("warning: cannot write runs/tiny/log.jsonl") == 1
     assert not (workplace / "runs/tiny").exists()  # no half of a run is begun in its place
 
 
@@ -346,7 +346,7 @@ def test_a_log_that_fails_costs_one_warning(shell, tiny, workplace, monkeypatch)
     monkeypatch.setattr("training.examine.read_log", lambda folder: [])
     monkeypatch.setattr("train.out_of_patience", lambda learner, run: False)
     code, _, err = shell("train.py", *tiny, *SHORT)
-    assert code == 0 and err.count("log.jsonl can't be written") == 1 and err.count("timing.jsonl can't be") == 1
+    assert code == 0 and err.count("log.jsonl (") == 1 and err.count("timing.jsonl (") == 1
     assert err.count("warning: no curves.png") == 1
     found = checkpoint.last(workplace / "runs/tiny/checkpoints")
     assert found is not None and found.state.step == 12

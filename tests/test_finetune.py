@@ -144,7 +144,7 @@ def test_a_network_with_a_shorter_context_sees_no_difference_within_it(tune, sta
 
 def test_learned_positions_cant_be_lengthened_and_waves_can(tune, runs):
     words = ["--model.context_length", "24", "--train.steps", "2"]
-    one_line(tune(*words), "model.context_length=24", "16", "learned", "places it never saw")
+    one_line(tune(*words), "model.context_length=24", "16", "learned", "cannot be extended")
     assert not (runs / "tuned").exists()
     assert tune(*words, "--train.start", "waves")[0] == 0
     assert restore("tuned").model(torch.zeros(1, 24, dtype=torch.long)).shape[1] == 24
@@ -162,7 +162,7 @@ def test_a_new_character_is_named_with_the_way_to_add_it(tune, runs):
 def test_with_new_characters_the_old_ones_keep_number_meaning_and_scores(tune, start):
     words = ["--train.start", start, "--data.path", "new.txt", "--data.extend", "true"]
     code, _, err = tune(*words, "--train.steps", "0")
-    assert code == 0 and "5 characters are new to" in err and "'ü'" in err
+    assert code == 0 and "adding 5 characters to the vocabulary of" in err and "'ü'" in err
     old, new = restore(start), restore("tuned")
     assert isinstance(old.tokenizer, CharTokenizer) and isinstance(new.tokenizer, CharTokenizer)
     assert new.tokenizer.encode(POEM).tolist() == old.tokenizer.encode(POEM).tolist()
