@@ -254,13 +254,16 @@ def test_a_digit_network_is_frozen_layer_by_layer():
 
 
 MISTAKES = {
-    "misspelt": (["embeding"], ["no embeding", "embedding, blocks.0-2, norm, unembedding", "did you mean embedding?"]),
-    "beyond the last": (["blocks.0-3"], ["no blocks.3, which blocks.0-3 includes", "blocks.0-2"]),
-    "backwards": (["blocks.2-1"], ["no blocks.2-1"]),
-    "half a name": (["block"], ["no block", "did you mean blocks?"]),
+    "misspelt": (
+        ["embeding"],
+        ["no part named embeding", "embedding, blocks.0-2, norm, unembedding", "did you mean embedding?"],
+    ),
+    "beyond the last": (["blocks.0-3"], ["no part named blocks.3, which blocks.0-3 includes", "blocks.0-2"]),
+    "backwards": (["blocks.2-1"], ["no part named blocks.2-1"]),
+    "half a name": (["block"], ["no part named block", "did you mean blocks?"]),
     "empty": ([""], ["train.freeze"]),
-    "everything": (["embedding", "blocks", "norm"], ["embedding, blocks, norm leaves nothing that could learn"]),
-    "a range without end": (["blocks.0-99999999999999999999"], ["no blocks.0-9"]),
+    "everything": (["embedding", "blocks", "norm"], ["embedding, blocks, norm freezes every parameter"]),
+    "a range without end": (["blocks.0-99999999999999999999"], ["no part named blocks.0-9"]),
 }
 
 
@@ -276,5 +279,5 @@ def test_a_run_whose_every_checkpoint_is_damaged_doesnt_start_from_chance(shell,
     for file in (runs / "tuned/checkpoints").glob("step-*/model.safetensors"):
         file.write_bytes(file.read_bytes()[:-1])
     code, _, err = shell("train.py", "--resume", "--run", "tuned", "--train.steps", "12")
-    assert code == 1 and "no checkpoint that is whole" in err.splitlines()[-1] and "--overwrite" in err
+    assert code == 1 and "no intact checkpoint" in err.splitlines()[-1] and "--overwrite" in err
     assert len(list((runs / "tuned/checkpoints").glob("step-*"))) == 2
