@@ -216,7 +216,7 @@ def test_a_line_whose_writing_is_cut_off_spoils_no_other(tmp_path, name, end):
     assert before
     child = cut_off(folder, name, GROWING[name], len(before) + len(before) // 2, end)
     assert child.wait() == (0 if end == "error" else -signal.SIGXFSZ)
-    assert child.text().count(f"warning: {folder / name} can't be written") == (end == "error")
+    assert child.text().count(f"warning: cannot write {folder / name}") == (end == "error")
     with Run(folder) as run:
         if end == "kill":
             assert len(content(folder, name)) == len(before) + len(before) // 2

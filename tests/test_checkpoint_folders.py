@@ -39,7 +39,7 @@ def test_a_damaged_checkpoint_says_which_file_and_how(tmp_path):
     flip(saved(tmp_path, 1) / "optimizer.safetensors", -1)
     answered(tmp_path / "step-000001", "optimizer.safetensors has changed since it was saved")
     (saved(tmp_path, 2) / "more").touch()
-    answered(tmp_path / "step-000002", "its files are not those of a checkpoint")
+    answered(tmp_path / "step-000002", "unexpected or missing files")
     rewrite(saved(tmp_path, 3) / "manifest.json", sha256={})
     answered(tmp_path / "step-000003", "its manifest does not list its files")
     answered(tmp_path / "step-000004", f"[Errno 2] No such file or directory: '{tmp_path}/step-000004'")
@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_named_with_its_file(tmp_path):
     _, optimizers = trained()
     with pytest.raises(Damaged) as caught:
         checkpoint.load_optimizers(found, wider, optimizers)
-    said = "optimizer.safetensors: embedding.token.weight/exp_avg does not belong to this network"
+    said = "optimizer.safetensors: unexpected tensor embedding.token.weight/exp_avg of shape (11, 8)"
     assert str(caught.value) == f"{found.folder} is damaged: {said}"
 
 
@@ -99,7 +99,7 @@ def test_a_pipe_is_no_file_of_tensors(tmp_path):
 
 def test_eight_bits_cant_learn_on(tmp_path):
     folder = checkpoint.save(tmp_path, State(step=5, log_bytes=0, quantized=True), *trained())
-    with pytest.raises(UserError, match=f"^{folder} holds int8 weights, which can't learn") as caught:
+    with pytest.raises(UserError, match=f"^{folder} has int8 weights, which cannot be trained") as caught:
         checkpoint.verify(folder).require_trainable()
     assert caught.value.exit_code == 2
     checkpoint.verify(saved(tmp_path, 6)).require_trainable()
@@ -125,7 +125,7 @@ def test_a_poisoned_moment_is_not_saved_and_the_step_is_named(tmp_path):
     memory["exp_avg"][0] = float("nan")
     with pytest.raises(UserError) as caught:
         checkpoint.save(tmp_path, State(step=5, log_bytes=0), model, optimizers)
-    said = "norm.weight/exp_avg is not finite, so step 5 is not saved; the last is good"
+    said = "norm.weight/exp_avg contains NaN or infinity; step 5 was not saved, the previous checkpoint is valid"
     assert str(caught.value) == said and caught.value.exit_code == 3
 
 
@@ -176,7 +176,7 @@ def test_a_disk_that_refuses_leaves_the_older_folder_and_nothing_half(tmp_path, 
     tensors = {"a.safetensors": {"x": torch.zeros(1000), "y": torch.zeros(250)}}
     with pytest.raises(UserError) as caught:
         manifest.write(folder, tensors, {"text": "new"})
-    said = f"{folder} (5,000 bytes) can't be written: No space left on device; what was saved before is good: "
+    said = f"cannot write {folder} (5,000 bytes): No space left on device. Earlier checkpoints are intact; "
     assert str(caught.value).startswith(said) and caught.value.exit_code == 1
     assert (folder / "text").read_text() == "old"
     assert files.partial_of(folder).exists() == (when == "renaming")  # whole, so that `adopt` can take it up
@@ -238,7 +238,7 @@ def test_a_best_that_is_damaged_or_none_gives_way_to_the_last(tmp_path, capsys):
     assert found is not None and found.state.step == 6
     said = capsys.readouterr()
     assert said.err.endswith(
-        "step-000005 is damaged: model.safetensors has changed since it was saved; taking the last one\n"
+        "step-000005 is damaged: model.safetensors has changed since it was saved; using the last checkpoint\n"
     )
     assert said.out == ""
     (tmp_path / "best").write_bytes(b"\xff\xfe")
@@ -266,7 +266,7 @@ def test_another_tokenizer_is_refused_and_a_checkpoint_that_knows_of_none_takes_
     assert manifest.read_manifest(bound).tokenizer == sha256(tmp_path / "tokenizer.json")
     (tmp_path / "tokenizer.json").write_text("another")
     assert checkpoint.verify(free).state.step == 1
-    with pytest.raises(UserError, match=f"^{bound} was trained with another tokenizer.json ") as caught:
+    with pytest.raises(UserError, match=f"^{bound} was trained with a different tokenizer.json") as caught:
         checkpoint.verify(bound)
     assert caught.value.exit_code == 1 and not isinstance(caught.value, Damaged)
 

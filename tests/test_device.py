@@ -68,7 +68,7 @@ def without_compiler(monkeypatch, tmp_path):
 def test_without_a_compiler_one_line_says_so_and_training_goes_on(shell, tiny, without_compiler):
     code, _, err = shell("train.py", *tiny, "--train.compile", "on")
     assert code == 0
-    assert err.count("torch.compile can't be used here") == 1 and "done: " in err
+    assert err.count("torch.compile failed (") == 1 and "done: " in err
     with_log = Path("runs/tiny/log.jsonl").read_text()
     assert shell("train.py", *tiny, "--run", "plain")[0] == 0
     assert with_log == Path("runs/plain/log.jsonl").read_text()  # it is the same network, step for step

@@ -144,7 +144,7 @@ def test_mistakes_cost_one_line_and_write_nothing(shell, tiny):
     shell("train.py", *tiny, *SHORT)
     refused(shell("export.py"), "RUN", "FOLDER")
     refused(shell("export.py", "tiny"), "FOLDER")
-    refused(shell("export.py", "nowhere", "out"), "nowhere", "runs here: tiny")
+    refused(shell("export.py", "nowhere", "out"), "nowhere", "available runs: tiny")
     refused(shell("export.py", "tiny", "out", "--format", "onnx"), "--format", "onnx", "transformers")
     refused(shell("export.py", "tiny", "out", "--checkpoint", "step-99"), "step-99", "step-3")
     refused(shell("export.py", "tiny", "out", "--chekpoint", "last"), "did you mean --checkpoint")

@@ -145,7 +145,7 @@ def test_a_network_with_a_shorter_context_sees_no_difference_within_it(tune, sta
 
 def test_learned_positions_cant_be_lengthened_and_waves_can(tune, runs):
     words = ["--model.context_length", "24", "--train.steps", "2"]
-    one_line(tune(*words), "model.context_length=24", "16", "learned", "places it never saw")
+    one_line(tune(*words), "model.context_length=24", "16", "learned", "cannot be extended")
     assert not (runs / "tuned").exists()
     assert tune(*words, "--train.start", "waves")[0] == 0
     assert restore("tuned").model(torch.zeros(1, 24, dtype=torch.long)).shape[1] == 24
@@ -163,7 +163,7 @@ def test_a_new_character_is_named_with_the_way_to_add_it(tune, runs):
 def test_with_new_characters_the_old_ones_keep_number_meaning_and_scores(tune, start):
     words = ["--train.start", start, "--data.path", "new.txt", "--data.extend", "true"]
     code, _, err = tune(*words, "--train.steps", "0")
-    assert code == 0 and "5 characters are new to" in err and "'ü'" in err
+    assert code == 0 and "adding 5 characters to the vocabulary of" in err and "'ü'" in err
     old, new = restore(start), restore("tuned")
     assert isinstance(old.tokenizer, CharTokenizer) and isinstance(new.tokenizer, CharTokenizer)
     assert new.tokenizer.encode(POEM).tolist() == old.tokenizer.encode(POEM).tolist()
@@ -255,13 +255,16 @@ def test_a_digit_network_is_frozen_layer_by_layer():
 
 
 MISTAKES = {
-    "misspelt": (["embeding"], ["no embeding", "embedding, blocks.0-2, norm, unembedding", "did you mean embedding?"]),
-    "beyond the last": (["blocks.0-3"], ["no blocks.3, which blocks.0-3 includes", "blocks.0-2"]),
-    "backwards": (["blocks.2-1"], ["no blocks.2-1"]),
-    "half a name": (["block"], ["no block", "did you mean blocks?"]),
+    "misspelt": (
+        ["embeding"],
+        ["no part named embeding", "embedding, blocks.0-2, norm, unembedding", "did you mean embedding?"],
+    ),
+    "beyond the last": (["blocks.0-3"], ["no part named blocks.3, which blocks.0-3 includes", "blocks.0-2"]),
+    "backwards": (["blocks.2-1"], ["no part named blocks.2-1"]),
+    "half a name": (["block"], ["no part named block", "did you mean blocks?"]),
     "empty": ([""], ["train.freeze"]),
-    "everything": (["embedding", "blocks", "norm"], ["embedding, blocks, norm leaves nothing that could learn"]),
-    "a range without end": (["blocks.0-99999999999999999999"], ["no blocks.0-9"]),
+    "everything": (["embedding", "blocks", "norm"], ["embedding, blocks, norm freezes every parameter"]),
+    "a range without end": (["blocks.0-99999999999999999999"], ["no part named blocks.0-9"]),
 }
 
 
@@ -277,5 +280,5 @@ def test_a_run_whose_every_checkpoint_is_damaged_doesnt_start_from_chance(shell,
     for file in (runs / "tuned/checkpoints").glob("step-*/model.safetensors"):
         file.write_bytes(file.read_bytes()[:-1])
     code, _, err = shell("train.py", "--resume", "--run", "tuned", "--train.steps", "12")
-    assert code == 1 and "no checkpoint that is whole" in err.splitlines()[-1] and "--overwrite" in err
+    assert code == 1 and "no intact checkpoint" in err.splitlines()[-1] and "--overwrite" in err
     assert len(list((runs / "tuned/checkpoints").glob("step-*"))) == 2

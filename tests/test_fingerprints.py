@@ -158,7 +158,7 @@ def test_where_no_fingerprint_can_be_compared_one_warning_says_so_and_the_next_r
     steps = EARLIER[name]["resolved"]["train"]["steps"]
     code, _, err = shell(*words, steps + 1)
     assert code == 0 and err.count("warning") == 1, err
-    assert f"cannot check that the data is unchanged: {run} comes from another version of pellucid" in err
+    assert f"cannot check that the data is unchanged: {run} was trained with another version of pellucid" in err
     code, _, err = shell(*words, steps + 2)
     assert code == 0 and "warning" not in err
     if name == "digits":

@@ -453,7 +453,7 @@ def own_text(workplace) -> list[str]:
 def test_training_starts_from_a_folder_and_leaves_it_as_it_was(shell, own_text, good):
     before = fingerprint(good)
     code, _, err = shell("train.py", *own_text, good)
-    assert code == 0 and f"starting from {good}, a Hugging Face folder" in err
+    assert code == 0 and f"starting from the Hugging Face folder {good}" in err
     assert fingerprint(good) == before
     code, out, _ = shell("sample.py", "own", "--prompt", "How much", "--temperature", "0", "--max-tokens", "8")
     theirs = transformers.GPT2LMHeadModel.from_pretrained(good)

@@ -43,13 +43,13 @@ def test_what_a_run_wrote_is_deleted_and_the_rest_is_kept_and_named_in_a_line(tm
     assert files(folder) == {*THEIRS, "run.lock"}
     assert not (folder / "base").exists() and not (folder / "checkpoints/step-000005").exists()
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "keeping .hidden, best, checkpoints/notes.txt, " in err and " and 7 more" in err
+    assert err.count("\n") == 1 and "run: .hidden, best, checkpoints/notes.txt, " in err and " and 7 more" in err
 
 
 def test_a_file_in_a_folder_that_is_replaced_is_not_deleted_with_it(tmp_path):
     for place in ("base", "checkpoints/step-000005"):
         folder = filled(tmp_path / place.replace("/", "-"), [*OURS, f"{place}/notes.txt"])
-        with pytest.raises(UserError, match=f"{place}/notes.txt was not written by a run; move it out"):
+        with pytest.raises(UserError, match=f"{place}/notes.txt was not written by a run and would be lost"):
             open_run(folder, resume=False, overwrite=True)
         assert {*OURS, f"{place}/notes.txt"} <= files(folder)
         Run(folder).lock.close()  # and the run is not locked
@@ -71,11 +71,11 @@ def test_an_overwriting_that_is_cut_off_leaves_no_run_and_can_be_finished(tmp_pa
         delete_run(folder)
     monkeypatch.undo()
     assert deleted[0] == "run.json"
-    with pytest.raises(UserError, match="there is no run in"):
+    with pytest.raises(UserError, match="run not found: "):
         run.read_record(folder)
     for resume in (False, True):  # neither takes the old checkpoints for its own, nor deletes them
         if any(not name.startswith(".") for name in sorted_out(folder)[0]):
-            with pytest.raises(UserError, match=r"has lost its run\.json: --overwrite starts again in it"):
+            with pytest.raises(UserError, match=r"has files of a run but no run\.json: use --overwrite"):
                 open_run(folder, resume, overwrite=False)
     open_run(folder, resume=False, overwrite=True).lock.close()
     assert files(folder) == {"notes.txt", "run.lock"}
@@ -92,9 +92,7 @@ def test_a_file_that_cannot_be_deleted_is_one_line(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "unlink", refused)
-    with pytest.raises(
-        UserError, match=r"best can't be deleted .Permission denied.: give permission, then start again"
-    ):
+    with pytest.raises(UserError, match=r"cannot delete .*best .Permission denied.; fix its permissions, then repeat"):
         open_run(folder, resume=False, overwrite=True)
     Run(folder).lock.close()
 
@@ -115,7 +113,7 @@ def trained(shell, tiny) -> Path:
 def test_a_note_survives_the_run_that_it_is_about(shell, tiny, trained):
     code, _, err = shell("train.py", *tiny, "--train.steps", "1", "--overwrite")
     assert code == 0 and (trained / "notes.txt").read_text() == "precious"
-    assert "runs/tiny: keeping corpus/poem.txt, notes.txt, which no run wrote" in err
+    assert "runs/tiny: keeping files that were not written by a run: corpus/poem.txt, notes.txt" in err
 
 
 DATA = [

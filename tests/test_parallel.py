@@ -91,8 +91,8 @@ def test_a_step_that_cant_be_shared_is_one_line_and_leaves_no_folder(tiny, workp
     assert code == 1  # torchrun's own
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert errors == [
-        "error: train.accumulate=1 batches can't be shared equally by 2 processes; "
-        "the same steps: --train.batch_size 2 --train.accumulate 2"
+        "error: train.accumulate=1 is not divisible by 2 processes; "
+        "for the same steps, use --train.batch_size 2 --train.accumulate 2"
     ]
     assert "exitcode  : 2" in err and not (workplace / "runs").exists()
 

@@ -272,7 +272,7 @@ def test_more_minutes_of_a_run_of_minutes_are_as_many_more_steps(shell, runs):
 def test_steps_may_not_fall_below_those_that_were_made(shell, runs):
     result = shell("train.py", "--resume", "--run", "text", "--train.steps", "5")
     command = refused(result)
-    assert "cannot lower train.steps to 5: runs/text has made 12 already" in result[2]
+    assert "cannot lower train.steps to 5: runs/text has already finished 12 steps" in result[2]
     assert shell(*command)[0] == 0 and resolved(runs / "text-2")["train"]["steps"] == 5
 
 

@@ -324,7 +324,7 @@ def test_the_best_of_an_older_run_is_looked_for_among_the_checkpoints_it_kept(ru
     (checkpoints / "best").write_text("step-000016\n")
     planned(monkeypatch, [(0.75, 0.7), (0.6, 0.1)])
     code, _, err = runs.shell("train.py", "--resume", "--run", "r", "--train.steps", 20)
-    assert code == 0 and runs.best("r") == "step-000016" and "taking the last" not in err
+    assert code == 0 and runs.best("r") == "step-000016" and "using the last" not in err
 
 
 def test_a_log_of_an_earlier_version_is_read():

@@ -1,4 +1,4 @@
-"""A new run takes over the network of train.start: the same, but for the few things that may differ."""
+"""Fine-tuning: adapt the network of train.start to a new run's context length, vocabulary and adapters."""
 
 import torch
 from jaxtyping import Float
@@ -15,14 +15,14 @@ from training.start import Base
 
 MAY_DIFFER = ("lora", "dropout", "context_length")
 POSITIONS = "embedding.position.weight"
-VOCABULARY = ("embedding.token.weight", "unembedding.weight")  # a row for each token
+VOCABULARY = ("embedding.token.weight", "unembedding.weight")  # one row per token
 
 
 def with_base(asked: Config, base: Base) -> Config:
-    """The config with the network of train.start; adapters are the new run's own, and the context may be shorter.
+    """The config with the network of train.start, in which only MAY_DIFFER may change.
 
-    Raises UserError for any other setting of [model] that differs, for more positions than were learned, and for
-    adapters, frozen parts and new characters that don't go together.
+    Raises UserError if another setting of [model] differs, if the context is longer than the learned positions, or if
+    new characters are combined with adapters or a frozen embedding.
     """
     model, start = base.model_config, f"train.start={asked.train.start}"
     given = {name: getattr(asked.model, name) for name in asked.model.model_fields_set} if asked.model else {}
@@ -31,21 +31,21 @@ def with_base(asked: Config, base: Base) -> Config:
     for name, value in given.items():
         theirs = repr(getattr(model, name)) if hasattr(model, name) else "no such setting"
         if theirs != repr(value) and not (hasattr(model, name) and name in MAY_DIFFER):
-            raise UserError(f"model.{name}={value!r} does not fit {start}, whose network has {theirs}; leave it out")
+            raise UserError(f"model.{name}={value!r} conflicts with {start}, which has {theirs}; omit it")
     length = given.get("context_length", 0)
     if isinstance(model, GPTConfig) and model.position == "learned" and length > model.context_length:
         raise UserError(
-            f"model.context_length={length} is more than the {model.context_length} of {start}: its positions are "
-            f"learned, and it has no weights for places it never saw; choose {model.context_length} or less"
+            f"model.context_length={length} exceeds the context length of {start}, {model.context_length}, and its "
+            f"learned positions cannot be extended; use {model.context_length} or less"
         )
     update = {name: value for name, value in given.items() if name in MAY_DIFFER}
     config = asked.model_copy(update={"model": model.model_copy(update=update)})
-    require_that_it_can_learn(config)
+    require_trainable_rows(config)
     return config
 
 
 def fitted(config: Config, base: Base, data: Dataset) -> tuple[Config, Base]:
-    """Config and weights for the tokens of `data`: positions cut to the context, and a row for each new character."""
+    """Config and weights resized for `data`: positions cut to the context, and a row added for each new character."""
     if not (isinstance(config.model, GPTConfig) and isinstance(data, Text)):
         return config, base
     assert isinstance(base.model_config, GPTConfig)
@@ -57,25 +57,26 @@ def fitted(config: Config, base: Base, data: Dataset) -> tuple[Config, Base]:
         weights |= {name: with_rows(weights[name], size) for name in VOCABULARY if name in weights}
         assert isinstance(data.tokenizer, CharTokenizer)
         new = data.tokenizer.more[known - size :]
-        say(f"{len(new)} characters are new to {base.name}: {' '.join(map(repr, new[:20]))}{' ...' * (len(new) > 20)}")
+        shown = " ".join(map(repr, new[:20])) + " ..." * (len(new) > 20)
+        say(f"adding {len(new)} characters to the vocabulary of {base.name}: {shown}")
     return config, base._replace(weights=weights)
 
 
 def with_rows(rows: Float[Tensor, "V C"], size: int) -> Float[Tensor, "W C"]:
-    """The same rows and, up to `size`, their mean: each new token is then at most as likely as the average one.
+    """Append copies of the mean row up to `size` rows: a new token starts at most as likely as the average one.
 
-    (Hewitt 2021, "Initializing new word embeddings for pretrained language models".) Rows that begin equal part with
-    the first gradient, for each has its own occurrences.
+    (Hewitt 2021, "Initializing new word embeddings for pretrained language models".) The new rows start equal and
+    diverge with the first gradients.
     """
     return torch.cat((rows, rows.mean(dim=0).expand(size - len(rows), -1)))
 
 
-def require_that_it_can_learn(config: Config) -> None:
-    """Raises UserError for adapters and frozen parts that don't fit, and if rows for new characters could not learn."""
+def require_trainable_rows(config: Config) -> None:
+    """Raises UserError for invalid adapters or frozen parts, and if the embedding rows of new characters are frozen."""
     with torch.device("meta"):
         parameters = dict(build_network(config).named_parameters())
     if config.data.extend and not all(parameters[name].requires_grad for name in VOCABULARY if name in parameters):
         raise UserError(
-            "data.extend gives new characters rows in the embedding, which [model.lora] and train.freeze keep still; "
+            "data.extend adds rows to the embedding, which [model.lora] or train.freeze freezes; "
             "fine-tune without them first, then start from that run"
         )

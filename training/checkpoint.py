@@ -1,4 +1,4 @@
-"""Where training stood, on disk: all of it, verified before it is used, the newest good one first."""
+"""Checkpoints: save weights and optimiser state at a step, verify them by hash, and load the newest intact one."""
 
 import os
 import shutil
@@ -21,48 +21,51 @@ from training.run import CHECKPOINT_FILES, NOT_FINITE, STEP, Run
 from training.tensorfile import read_tensors
 
 FILES = set(CHECKPOINT_FILES)
-ADAPTERS = (".lora_A", ".lora_B")  # how their parameters' names end
+ADAPTERS = (".lora_A", ".lora_B")  # endings of their parameters' names
 
 
 class State(Settings):
-    """state.json: where training stood."""
+    """state.json: the step of a checkpoint, and how long the run's logs were then."""
 
     format: Literal[1] = 1
     step: Annotated[int, Field(ge=0)]
-    """updates made"""
+    """number of updates made"""
     log_bytes: Annotated[int, Field(ge=0)]
-    """length of log.jsonl at that moment; --resume cuts it back to this"""
+    """size of log.jsonl at that step; --resume truncates it to this"""
     samples_bytes: Annotated[int, Field(ge=0)] | None = None
-    """the same of samples.txt; unknown in checkpoints of earlier versions"""
+    """the same for samples.txt; unknown in checkpoints of earlier versions"""
     quantized: bool = False
     """the weights are int8 (model/quantize.py): for sampling, not for training"""
 
 
 class Checkpoint(NamedTuple):
-    """A folder whose every file has been found whole."""
+    """A checkpoint folder that has been verified."""
 
     folder: Path
     state: State
     base: str | None
-    """SHA-256 of the weights beside which its adapters learned; None if it holds the whole network"""
+    """SHA-256 of the base weights that its adapters were trained on; None if it contains the full network"""
 
     def require_trainable(self) -> None:
         """Raises UserError if the weights are int8."""
         if self.state.quantized:
-            raise UserError(f"{self.folder} holds int8 weights, which can't learn; go on from the run it was made of")
+            raise UserError(f"{self.folder} has int8 weights, which cannot be trained; use the original run")
 
 
 def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Optimizer]) -> Path:
-    """Write checkpoints/step-N so that a crash at any moment leaves either all of it or nothing.
+    """Write checkpoints/step-N atomically: a crash at any moment leaves all of it or nothing.
 
-    Of a network with adapters these alone are written; what they adapt is kept once, in base/ beside checkpoints/.
+    For a network with adapters only these are written; their base is stored once, in base/ next to checkpoints/.
     Raises UserError (exit code 3), before anything is written, if a tensor is not finite.
     """
     weights = own_tensors(model)
     moments = optimizer_tensors(model, optimizers)
     for name, tensor in {**weights, **moments}.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{name} is not finite, so step {state.step} is not saved; the last is good", NOT_FINITE)
+            raise UserError(
+                f"{name} contains NaN or infinity; step {state.step} was not saved, the previous checkpoint is valid",
+                NOT_FINITE,
+            )
     base = None
     if has_adapters(model):
         from training.base import keep_base
@@ -75,21 +78,21 @@ def save(checkpoints: Path, state: State, model: nn.Module, optimizers: list[Opt
 
 
 def verify(folder: Path) -> Checkpoint:
-    """The checkpoint in `folder`, if its files are exactly those of its manifest, hash by hash.
+    """The checkpoint in `folder`, after comparing every file with the hash in its manifest.
 
-    Raises Damaged otherwise, and UserError if a newer version wrote it, or if the run's tokenizer is not the one it was
-    trained with.
+    Raises Damaged if a file is missing, unexpected or different; UserError if a newer version wrote the checkpoint, or
+    if the run's tokenizer is not the one it was trained with.
     """
     state = b""
     try:
         if sorted(os.listdir(folder)) != sorted(FILES | {"manifest.json"}):
             with suppress(Damaged):
-                parse_manifest(folder)  # a newer version may have added some
-            raise Damaged(folder, "its files are not those of a checkpoint")
+                parse_manifest(folder)  # raises if a newer version, which may have more files, wrote it
+            raise Damaged(folder, "unexpected or missing files")
         manifest = read_manifest(folder)
         if manifest.sha256.keys() != FILES:
             raise Damaged(folder, "its manifest does not list its files")
-        state = small(folder / "state.json")  # before anything is hashed, which takes as long as files are large
+        state = small(folder / "state.json")  # before hashing, which is slow for large files
         for name, digest in manifest.sha256.items():
             if sha256(folder / name) != digest:
                 raise Damaged(folder, f"{name} has changed since it was saved")
@@ -100,45 +103,45 @@ def verify(folder: Path) -> Checkpoint:
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
-    """Where the checkpoint of this step is or would be."""
+    """The folder of this step's checkpoint, whether it exists or not: checkpoints/step-000500."""
     return checkpoints / f"step-{step:06d}"
 
 
 def step_folders(checkpoints: Path) -> list[Path]:
-    """All step folders, the newest first."""
+    """All step folders, newest first."""
     found = [f for f in checkpoints.glob("step-*") if STEP.fullmatch(f.name)] if checkpoints.is_dir() else []
     return sorted(found, key=lambda folder: int(folder.name[5:]), reverse=True)
 
 
 def last(checkpoints: Path) -> Checkpoint | None:
-    """The newest checkpoint that is whole; what is damaged is named on the way. None if there is none."""
+    """The newest intact checkpoint, with a warning for each damaged one; None if no checkpoint is intact."""
     for folder in step_folders(checkpoints):
         try:
             return verify(folder)
         except Damaged as error:
-            print(f"warning: {error}; looking for an older one", file=sys.stderr)
+            print(f"warning: {error}; trying an older checkpoint", file=sys.stderr)
     return None
 
 
 def best(checkpoints: Path) -> Checkpoint | None:
-    """The checkpoint that `best` names, if there is one and it is whole, else the last."""
+    """The checkpoint that the file `best` names, or the last intact one if that is missing or damaged."""
     file = checkpoints / "best"
     name = small(file).decode(errors="replace").strip() if file.is_file() else ""
     if STEP.fullmatch(name):
         try:
             return verify(checkpoints / name)
         except Damaged as error:
-            print(f"warning: {error}; taking the last one", file=sys.stderr)
+            print(f"warning: {error}; using the last checkpoint", file=sys.stderr)
     return last(checkpoints)
 
 
 def set_best(checkpoints: Path, step: int) -> None:
-    """Name the checkpoint of this step the best."""
+    """Record this step's checkpoint as the best."""
     write_whole(checkpoints / "best", f"{step_folder(checkpoints, step).name}\n")
 
 
 def prune(checkpoints: Path, keep: int) -> None:
-    """Delete all but the best and the newest `keep` (0: keep all), once the newest is known to be whole."""
+    """Delete all checkpoints but the best and the newest `keep` (0: keep all), after verifying the newest."""
     folders = step_folders(checkpoints)
     file = checkpoints / "best"
     best_name = file.read_text().strip() if file.is_file() else ""
@@ -150,25 +153,25 @@ def prune(checkpoints: Path, keep: int) -> None:
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter by name; one that is tied to another appears once."""
+    """Every parameter by name; tied weights appear once."""
     return {name: p.detach().contiguous() for name, p in model.named_parameters()}
 
 
 def own_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint holds of a network: its adapters where it has some, else all of it."""
+    """The parameters that a checkpoint contains: only the adapters if the network has any, otherwise all."""
     adapted = has_adapters(model)
     return {name: tensor for name, tensor in model_tensors(model).items() if name.endswith(ADAPTERS) or not adapted}
 
 
 def has_adapters(model: nn.Module) -> bool:
-    """Whether the network is one of [model.lora]."""
+    """Whether the network has LoRA adapters."""
     return any(name.endswith(ADAPTERS) for name, _ in model.named_parameters())
 
 
 def resume(run: Run, model: nn.Module, optimizers: list[Optimizer]) -> int | None:
-    """Load the run's newest intact checkpoint, and cut its log and samples back to that moment.
+    """Load the run's newest intact checkpoint, and truncate its log and samples to that step.
 
-    Returns the steps made so far, None for a run that has no checkpoint yet.
+    Returns the checkpoint's step, or None if the run has no checkpoint yet.
     """
     found = last(run.checkpoints)
     if found:
@@ -182,7 +185,7 @@ def resume(run: Run, model: nn.Module, optimizers: list[Optimizer]) -> int | Non
 
 
 def adopt(checkpoints: Path) -> None:
-    """Finish what a process that was killed had begun: a checkpoint all written but not renamed; half ones go."""
+    """Clean up after a killed process: rename partial checkpoints that are complete, and delete the others."""
     for beside in checkpoints.glob(".step-*.partial"):
         folder = beside.with_name(beside.name[1:].removesuffix(".partial"))
         try:
@@ -197,16 +200,16 @@ def adopt(checkpoints: Path) -> None:
 
 @torch.no_grad()
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copy weights into the model; adapters, which only it has, stay as they begin. Raises KeyError for other names."""
+    """Copy weights into the model, leaving its adapters as initialised. Raises KeyError if the names differ."""
     tensors = {name: tensor for name, tensor in model_tensors(model).items() if not name.endswith(ADAPTERS)}
     for name in tensors.keys() | weights.keys():
         tensors[name].copy_(weights[name])
 
 
 def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
-    """Copy the saved weights, and those of the base that adapters belong to, into the model.
+    """Copy the saved weights into the model, and with adapters also those of their base.
 
-    Raises Damaged if names, shapes or types differ, and if the base is not the one that the checkpoint belongs to.
+    Raises Damaged if names or shapes differ, or if the base is not the one that the adapters were trained on.
     """
     if has_adapters(model):
         from training.base import load_base
@@ -218,7 +221,7 @@ def load_model(checkpoint: Checkpoint, model: nn.Module) -> None:
 
 
 def optimizer_tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Tensor]:
-    """What the optimisers remember: "parameter name/moment name" -> tensor."""
+    """The optimisers' state tensors, named "parameter/moment": "norm.weight/exp_avg"."""
     names = {p: name for name, p in model.named_parameters()}
     return {
         f"{names[p]}/{key}": value.detach().contiguous()
@@ -230,7 +233,7 @@ def optimizer_tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str
 
 
 def load_optimizers(checkpoint: Checkpoint, model: nn.Module, optimizers: list[Optimizer]) -> None:
-    """Give the optimisers back what they remembered. Raises Damaged if it does not fit the model."""
+    """Load the saved state into the optimisers. Raises Damaged if it does not fit the model."""
     file = checkpoint.folder / "optimizer.safetensors"
     named = dict(model.named_parameters())
     names = {p: name for name, p in named.items()}
@@ -238,7 +241,7 @@ def load_optimizers(checkpoint: Checkpoint, model: nn.Module, optimizers: list[O
     for full, tensor in read_tensors(file, None).items():
         name, _, key = full.rpartition("/")
         if name not in named or (tensor.ndim and tensor.shape != named[name].shape):
-            raise Damaged(checkpoint.folder, f"{file.name}: {full} does not belong to this network")
+            raise Damaged(checkpoint.folder, f"{file.name}: unexpected tensor {full} of shape {tuple(tensor.shape)}")
         memory.setdefault(name, {})[key] = tensor
     for optimizer in optimizers:
         saved = optimizer.state_dict()

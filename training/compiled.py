@@ -1,4 +1,4 @@
-"""torch.compile, in a folder of the user's own; where it can't be had, one line says so and training goes on."""
+"""torch.compile with a private cache folder; if compiling fails, training continues without it after one warning."""
 
 import os
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from training.report import say
 
 
 def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The module, compiled when it is first called; itself from then on if that fails, for want of a compiler."""
+    """The module, compiled at its first call, or uncompiled if that fails, for example without a C compiler."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(own_folder()))
     ways: list[Callable[[Tensor], Tensor]] = [module, torch.compile(module)]
 
@@ -31,7 +31,7 @@ def compiled(module: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def own_folder() -> Path:
-    """Where compiled code is kept. torch unpickles what lies there, so no one else may write into it."""
+    """The folder of compiled code, private because torch unpickles the files in it."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "pellucid", "compiled")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -40,5 +40,5 @@ def own_folder() -> Path:
 
 @cache
 def give_up(reason: str) -> None:
-    """Say once that it goes on without."""
-    say(f"warning: torch.compile can't be used here ({reason}); it goes on without, only slower")
+    """Warn, once, that training continues uncompiled."""
+    say(f"warning: torch.compile failed ({reason}); continuing without it (slower)")

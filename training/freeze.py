@@ -1,4 +1,4 @@
-"""Freezing: parts of a network that keep what they know while the rest learns."""
+"""train.freeze: exclude parts of a network from training."""
 
 import re
 from collections.abc import Iterator
@@ -12,29 +12,29 @@ RANGE = re.compile(r"(\d{1,4})-(\d{1,4})")
 
 
 def freeze(model: nn.Module, parts: list[str]) -> None:
-    """Let these parts, such as "embedding", "blocks.0-3" or "blocks.0-1.attention", not learn.
+    """Freeze these parts, such as "embedding", "blocks.0-3" or "blocks.0-1.attention".
 
-    In a network whose unembedding is tied to its embedding the two are one matrix: freezing either freezes both.
-    Raises UserError for a part that isn't there, and if nothing would be left to learn.
+    A tied embedding and unembedding are one matrix: freezing either freezes both.
+    Raises UserError for an unknown part, or if every parameter would be frozen.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for part in parts:
-        for place in places(part):
+        for place in expand_range(part):
             found = [p for name, p in parameters.items() if f"{name}.".startswith(f"{place}.")]
             if not found:
                 missing = part if place == part else f"{place}, which {part} includes"
                 known = [name for name, _ in model.named_modules()]
                 raise UserError(
-                    f"train.freeze: there is no {missing}; there are {overview(model)}{did_you_mean(place, known)}"
+                    f"train.freeze: no part named {missing}; available: {part_names(model)}{did_you_mean(place, known)}"
                 )
             for parameter in found:
                 parameter.requires_grad_(False)
     if not any(p.requires_grad for p in parameters.values()):
-        raise UserError(f"train.freeze: {', '.join(parts)} leaves nothing that could learn")
+        raise UserError(f"train.freeze: {', '.join(parts)} freezes every parameter")
 
 
-def places(part: str) -> Iterator[str]:
-    """ "blocks.0-1.mlp" -> "blocks.0.mlp", "blocks.1.mlp"; a range that runs backwards is left as it is."""
+def expand_range(part: str) -> Iterator[str]:
+    """ "blocks.0-1.mlp" -> "blocks.0.mlp", "blocks.1.mlp"; a backward range is not expanded."""
     choices = []
     for word in part.split("."):
         first, last = map(int, found.groups()) if (found := RANGE.fullmatch(word)) else (1, 0)
@@ -42,8 +42,8 @@ def places(part: str) -> Iterator[str]:
     return map(".".join, product(*choices))
 
 
-def overview(model: nn.Module) -> str:
-    """The parts that have something to learn, such as "embedding, blocks.0-3, norm, unembedding"."""
+def part_names(model: nn.Module) -> str:
+    """The parts that have parameters, such as "embedding, blocks.0-3, norm, unembedding"."""
     children = {name: child for name, child in model.named_children() if any(True for _ in child.parameters())}
     return ", ".join(
         f"{name}.0-{len(child) - 1}" if isinstance(child, nn.ModuleList) else name for name, child in children.items()

@@ -1,4 +1,4 @@
-"""Folders that are whole or not there: written beside, hashed, renamed, and verified before they are used."""
+"""Write a checkpoint folder atomically with a manifest of SHA-256 hashes, and read that manifest."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,33 +22,34 @@ class Manifest(Settings):
     format: Literal[1] = 1
     sha256: dict[str, Digest]
     tokenizer: Digest | None = None
-    """of the run's tokenizer.json; a digit network has none"""
+    """of the run's tokenizer.json; None for a digit network"""
     base: Digest | None = None
-    """of the weights in the run's base/ that adapters belong to"""
+    """of the weights in the run's base/ that the adapters were trained on"""
 
 
 def write(folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, str], **bound: str | None) -> None:
-    """Make a folder of these files, and of a manifest of them and of what they are bound to; all of it or nothing.
+    """Write these files and their manifest to `folder`, atomically; `bound` are the hashes of files they depend on.
 
-    It takes the place of one left from before a resume; if the process is killed just then, `adopt` finishes that.
-    Raises UserError (exit code 1), with the older one untouched, if the disk refuses; the folder above must be there,
-    for where a run was deleted none is begun again by half.
+    Replaces an older folder of that name; if the process is killed while renaming, `checkpoint.adopt` finishes the job.
+    Raises UserError (exit code 1) if writing fails, with the older folder untouched. The run's folder must exist, so
+    that a run that was deleted meanwhile is not recreated in part.
     """
     try:
         folder.parent.mkdir(exist_ok=True)
         with whole_folder(folder) as beside:
-            fill(beside, tensors, texts, **bound)
+            write_files(beside, tensors, texts, **bound)
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for content in tensors.values() for tensor in content.values())
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(
-            f"{folder} ({size:,} bytes) can't be written: {reason}; what was saved before is good: "
-            f"make room or give permission, then go on with --resume", 1
+            f"cannot write {folder} ({size:,} bytes): {reason}. Earlier checkpoints are intact; "
+            "free space or fix permissions, then continue with --resume", 1
         ) from error  # fmt: skip
 
 
-def fill(folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, str], **bound: str | None) -> None:
-    """Write the files and their manifest."""
+def write_files(
+    folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, str], **bound: str | None
+) -> None:
     for name, content in tensors.items():
         save_file(content, folder / name)
     for name, text in texts.items():
@@ -56,21 +57,22 @@ def fill(folder: Path, tensors: dict[str, dict[str, Tensor]], texts: dict[str, s
     manifest = Manifest(sha256={name: sha256(folder / name) for name in sorted({**tensors, **texts})}, **bound)
     write_whole(folder / "manifest.json", manifest.model_dump_json(indent=1, exclude_none=True))
     for file in folder.iterdir():
-        file.chmod(0o644)  # safetensors makes them private
+        file.chmod(0o644)  # safetensors creates files that only their owner can read
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What manifest.json says. Raises Damaged, and UserError if a newer version wrote it, or if the run has another
-    tokenizer than in training.
+    """Read manifest.json and check the run's tokenizer against it.
+
+    Raises Damaged if it is invalid; UserError if a newer version wrote it or the tokenizer has changed.
     """
     manifest = parse_manifest(folder)
     if manifest.tokenizer and manifest.tokenizer != tokenizer_hash(folder.parent):
-        raise UserError(f"{folder} was trained with another tokenizer.json than the one there now; put that back", 1)
+        raise UserError(f"{folder} was trained with a different tokenizer.json; restore the original", 1)
     return manifest
 
 
 def parse_manifest(folder: Path) -> Manifest:
-    """What manifest.json says, by itself. Raises Damaged, and UserError if a newer version wrote it."""
+    """Read manifest.json alone. Raises Damaged if it is invalid, UserError if a newer version wrote it."""
     content, file = b"", folder / "manifest.json"
     try:
         content = small(file)
@@ -81,6 +83,6 @@ def parse_manifest(folder: Path) -> Manifest:
 
 
 def tokenizer_hash(checkpoints: Path) -> str | None:
-    """The SHA-256 of the tokenizer.json of the run that these checkpoints belong to; None if it has none."""
+    """The SHA-256 of the run's tokenizer.json; None if the run has none."""
     file = checkpoints.parent / "tokenizer.json"
     return sha256(file) if file.is_file() else None

@@ -1,8 +1,7 @@
-"""One step shared by several processes: each takes some of its batches, and their gradients are added up.
+"""Data-parallel training: each process computes some of a step's micro-batches, and the gradients are summed.
 
-torchrun starts the processes and tells each its rank. The first (rank 0) alone decides, writes and speaks; the others
-follow. Gradients travel by nccl between GPUs and by gloo between CPUs; the few numbers that the processes agree on
-travel by gloo.
+torchrun starts the processes and sets their ranks. Rank 0 alone decides, writes and prints. Gradients go over nccl
+between GPUs and gloo between CPUs; other values go over gloo.
 """
 
 import math
@@ -70,8 +69,8 @@ def fail(world: World, error: Exception) -> None:
         raise SystemExit(int(first[0])) from error
     if lost:
         raise UserError(
-            "another process of this run was lost; all is saved up to the last checkpoint, and the same command "
-            "with --resume goes on from there", 1
+            "another process died; progress up to the last checkpoint is saved. "
+            "Rerun the same command with --resume", 1
         ) from error  # fmt: skip
     raise error
 
@@ -104,7 +103,7 @@ def follow(world: World) -> Job | None:
     record = read_record(plan.folder)
     data = open_data(record.resolved, tokenizer_of(plan.folder))
     if data.sha256 != record.data_sha256:
-        raise UserError(f"process {world.rank} reads other data than the first; all need the same files", 1)
+        raise UserError(f"rank {world.rank} sees different data from rank 0; all processes need the same files", 1)
     seconds = math.inf if plan.seconds is None else plan.seconds
     return Job(record.resolved, data, ReadOnlyRun(plan.folder), None, seconds, world)
 
@@ -117,12 +116,12 @@ def time_share(time_step: TimeStep, world: World, data: Dataset, config: Config)
 
 
 def tell(world: World, plan: str) -> None:
-    """Say what the others wait for."""
+    """Publish the plan that the other processes wait for."""
     world.store.set(PLAN, plan)
 
 
 def told(world: World) -> str:
-    """What the first process says, however long it takes. Ends this process if the first one fails meanwhile."""
+    """Wait for rank 0's plan, without a time limit. Ends this process if another one fails meanwhile."""
     while not world.store.check([PLAN]):  # a blocking wait would be deaf to signals, and has a limit
         if world.store.check([FAILURE]):
             raise SystemExit(int(world.store.get(FAILURE).split()[0]))
@@ -135,12 +134,12 @@ def join(world: World, device: str) -> None:
     Apple one."""
     cuda = device.startswith("cuda")
     if device == "mps":
-        raise UserError("train.device: Apple's GPU can't share a step with another process; use --train.device cpu")
+        raise UserError("train.device: mps does not support several processes; use --train.device cpu")
     if cuda:
         if device != "cuda" or world.local_rank >= torch.cuda.device_count():
             raise UserError(
-                f"train.device: {world.size} processes need a GPU each; this machine has {torch.cuda.device_count()}"
-                f", and {device} was asked for; start fewer, with --train.device cuda"
+                f"train.device={device}: {world.size} processes need one GPU each, and this machine has "
+                f"{torch.cuda.device_count()}; start fewer processes, with --train.device cuda"
             )
         torch.cuda.set_device(world.local_rank)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
@@ -158,7 +157,7 @@ class ReadOnlyRun(Run):
         pass
 
     def write(self, name: str, content: str) -> None:
-        """Nothing."""
+        """Only rank 0 writes."""
 
     def add(self, name: str, line: str) -> None:
         """Nothing."""
@@ -180,7 +179,7 @@ def shared_by_all(model: nn.Module) -> DistributedDataParallel:
 
 
 def add_up(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    """DDP's way to combine gradients: their sum over all processes."""
+    """DDP communication hook: sum the gradients over all processes."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None
     return work.get_future().then(lambda done: done.value()[0])

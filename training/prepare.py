@@ -1,4 +1,4 @@
-"""All that happens before the first step: a command line becomes settings, data, a plan and a run folder."""
+"""Everything before the first step: resolve the settings, open the data, print the plan, create the run folder."""
 
 import math
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from training.report import say
 from training.run import FORMAT, Record, Run, machine, open_run, read_record, require_elsewhere, run_folder
 from training.world import ALONE, World, require_equal_shares
 
-LATEST = 1.5  # times the budget of train.minutes: when a run is cut at the latest
+LATEST = 1.5  # times train.minutes: a run that takes longer is stopped
 
 
 class Job(NamedTuple):
@@ -33,17 +33,17 @@ class Job(NamedTuple):
     data: Dataset
     run: Run
     weights: dict[str, Tensor] | None
-    """the first ones by name, if not left to chance"""
+    """initial weights by name; None for random initialisation"""
     seconds: float
-    """after which it stops, finished or not"""
+    """time limit, after which it stops, finished or not"""
     world: World = ALONE
     """the processes that share its steps"""
 
 
 def prepare(command: Command, time_step: Callable[[Dataset, Config], float], world: World = ALONE) -> Job | None:
-    """What the command asks for, ready to be trained; None for --dry-run. Raises UserError.
+    """The run that the command asks for, ready to train; None for --dry-run. Raises UserError.
 
-    Of several processes the first prepares it and the others follow; then all are joined.
+    With several processes, rank 0 prepares it, the others read it from the run folder, and all join one group.
     """
     if world.size == 1:
         return lead(command, time_step, world)
@@ -53,7 +53,7 @@ def prepare(command: Command, time_step: Callable[[Dataset, Config], float], wor
 
 
 def lead(command: Command, time_step: Callable[[Dataset, Config], float], world: World) -> Job | None:
-    """A new run, or one that goes on."""
+    """Start or resume a run; the part that only rank 0 does."""
     folder = run_folder(command.run)
     if command.resume and (folder / "run.json").exists():
         from training.resume import begun_before, go_on
@@ -68,7 +68,7 @@ def lead(command: Command, time_step: Callable[[Dataset, Config], float], world:
 
 
 def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config], float], world: World) -> Job | None:
-    """A new run: its plan is made and said before its folder is touched."""
+    """Start a new run: plan it and print the plan before its folder is touched."""
     wanted = check(command.settings, command.origins)
     require_equal_shares(wanted.train, world)
     base = None
@@ -90,8 +90,8 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
         if command.dry_run:
             from training.dryrun import plan_without_data
 
-            if by_itself := plan_without_data(wanted):
-                return print(by_itself)
+            if plan := plan_without_data(wanted):
+                return print(plan)
         else:
             require_memory(wanted)
         data = open_data(wanted, tokenizer)
@@ -124,17 +124,17 @@ def begin(command: Command, folder: Path, time_step: Callable[[Dataset, Config],
 
 
 def require_inputs_elsewhere(folder: Path, data: DataConfig, base: Path | None) -> None:
-    """Raises UserError if the run in `folder`, which is to be overwritten, contains the data or the base model."""
+    """Raises UserError if the run about to be overwritten contains the data or the base model."""
     try:
         files = find_files([path for path in data.path if path not in NAMES], data.extensions)
-    except UserError:  # a path that leads nowhere is answered when the data is opened
+    except UserError:  # a path that doesn't exist is reported when the data is opened
         files = []
     require_elsewhere(folder, "data.path", [file.path for file in files])
     require_elsewhere(folder, "train.start", [base] if base else [])
 
 
 def open_data(config: Config, tokenizer: Tokenizer | None = None) -> Dataset:
-    """Digits for an MLP, text for a GPT. Raises UserError for what can't be read or doesn't fit."""
+    """Images for an MLP, text for a GPT. Raises UserError if the data is unreadable or doesn't fit the network."""
     if isinstance(config.model, MLPConfig):
         from data.digits import open_digits
 

@@ -1,4 +1,4 @@
-"""What a run tells the person who watches it: progress, advice in plain words, curves. All on stderr."""
+"""Progress bar, messages on stderr, and the loss curves in curves.png."""
 
 import sys
 import unicodedata
@@ -18,39 +18,39 @@ TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 def say(message: str) -> None:
-    """A message on stderr, above the progress bar if there is one; nothing in it steers the terminal."""
+    """Print a message on stderr, above any progress bar, without terminal control characters."""
     tqdm.write(visible(message), file=sys.stderr)
 
 
 def visible(text: str) -> str:
-    """The text without what could steer a terminal."""
+    """The text with terminal control characters replaced."""
     return "".join("\N{REPLACEMENT CHARACTER}" if steers(c) and c not in "\n\t" else c for c in text)
 
 
 def steers(c: str) -> bool:
-    """Whether it is a control character, turns the direction of writing, or is half of a character (a surrogate)."""
+    """Whether a character is a control character, changes the writing direction, or is a surrogate."""
     return unicodedata.category(c) in ("Cc", "Cs") or unicodedata.bidirectional(c) in TURNS
 
 
 class Bar(tqdm):
-    """Steps made, speed, time left and the loss of the last step. It is drawn ten times a second at most."""
+    """Steps done, speed, time left and the last step's loss, redrawn at most ten times a second."""
 
     loss: float | None = None
 
     @property
     def format_dict(self) -> dict[str, Any]:
-        """What is drawn; the loss becomes text here, so that a step that is not drawn costs next to nothing."""
+        """The values to draw; the loss is formatted only here, so a step that is not drawn costs almost nothing."""
         shown = {} if self.loss is None else {"postfix": f"loss {self.loss:.4f}"}
         return {**super().format_dict, **shown}
 
 
 def progress_bar(first: int, steps: int) -> Bar:
-    """A bar on a terminal; elsewhere nothing. `first` steps were made before a resume."""
+    """A progress bar that starts at step `first`; disabled if stderr is not a terminal."""
     return Bar(initial=first, total=steps, unit="step", disable=None, dynamic_ncols=True, smoothing=0.05, miniters=1)
 
 
 def show_step(bar: Bar, step: int, loss: float, every: int) -> None:
-    """Count this step on the bar; where there is no terminal, print a line every so many steps."""
+    """Advance the bar by a step; without a terminal, print a line every `every` steps instead."""
     if not bar.disable:
         bar.loss = loss
         bar.update()
@@ -59,7 +59,7 @@ def show_step(bar: Bar, step: int, loss: float, every: int) -> None:
 
 
 def draw_curves(folder: Path) -> None:
-    """Draw log.jsonl as curves.png; a warning if it can't be done, for a picture is no reason to stop."""
+    """Draw log.jsonl as curves.png; only warns if that fails, since the picture is optional."""
     try:
         from matplotlib.figure import Figure
 
@@ -74,12 +74,12 @@ def draw_curves(folder: Path) -> None:
         bottom.set(xlabel="step", ylabel="learning rate")
         with whole_file(folder / "curves.png") as beside:
             figure.savefig(beside, format="png", dpi=110)
-    except Exception as error:  # matplotlib may be missing, broken, or without a place to write
-        say(f"warning: no curves.png ({error})")
+    except Exception as error:  # matplotlib may be missing or broken, or the folder read-only
+        say(f"warning: could not draw curves.png: {error}")
 
 
 def draw_losses(axes: "Axes", log: list[dict]) -> None:
-    """Training and validation loss, and the best evaluation. Two different costs get an axis each, with its name."""
+    """Plot training and validation loss and the best evaluation; if the two costs differ, each gets its own axis."""
     found = evaluations(log)
     costs = next(((line["train_cost"], line["val_cost"]) for line in log if "val_cost" in line), None)
     names = [f" ({cost.replace('_', ' ')})" for cost in costs] if costs else ["", ""]

@@ -1,4 +1,4 @@
-"""A run comes back to life: its network, its tokenizer, its record."""
+"""Load a trained run: its network, tokenizer and record."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from training.sane import require_size, require_weights
 
 
 class Restored(NamedTuple):
-    """What a run has learned."""
+    """A run loaded for inference."""
 
     folder: Path
     record: Record
@@ -26,17 +26,17 @@ class Restored(NamedTuple):
 
     @property
     def model_config(self) -> MLPConfig | GPTConfig:
-        """The network's settings; adapters are merged, so it has none."""
+        """The network's settings, without adapters, because they are merged."""
         model = self.record.resolved.model
         assert isinstance(model, MLPConfig | GPTConfig)
         return without_adapters(model)
 
 
 def restore(name: str, which: str = "best") -> Restored:
-    """The network of a run, with the weights of a checkpoint: best, last, or a step such as step-500.
+    """Load a run's network with the weights of a checkpoint: best, last, or a step such as step-500.
 
-    Adapters are merged into the weights: what comes back is always a plain network.
-    `name` is a run or one of its checkpoint folders. Raises UserError if there is nothing that can be used.
+    `name` is a run or one of its checkpoint folders. Adapters are merged into the weights, so the network is always a
+    plain one. Raises UserError if the run or checkpoint doesn't exist or can't be used.
     """
     folder = run_folder(name)
     if checkpoint.STEP.fullmatch(folder.name) and folder.parent.name == "checkpoints":
@@ -44,7 +44,7 @@ def restore(name: str, which: str = "best") -> Restored:
     record = read_record(folder)
     config = record.resolved.model
     if not isinstance(config, MLPConfig | GPTConfig):
-        raise UserError(f"{folder}/run.json describes no network", 1)
+        raise UserError(f"{folder}/run.json does not describe a network", 1)
     require_size(folder, config)
     found = find_checkpoint(folder / "checkpoints", which)
     require_weights(found, config)
@@ -62,25 +62,25 @@ def restore(name: str, which: str = "best") -> Restored:
 
 
 def without_adapters(config: MLPConfig | GPTConfig) -> MLPConfig | GPTConfig:
-    """The plain network that adapters are merged into."""
+    """The config of the plain network that adapters are merged into."""
     return config.model_copy(update={"lora": None}) if isinstance(config, GPTConfig) else config
 
 
 def find_checkpoint(checkpoints: Path, which: str) -> Checkpoint:
-    """The checkpoint that `which` means. Raises UserError if there is none."""
+    """The checkpoint called best, last, step-500 or 500. Raises UserError if it doesn't exist or is damaged."""
     finders = {"best": checkpoint.best, "last": checkpoint.last}
     if which in finders:
         if found := finders[which](checkpoints):
             return found
-        raise UserError(f"{checkpoints} holds no checkpoint that can be used", 1)
+        raise UserError(f"no intact checkpoint in {checkpoints}", 1)
     known = {int(folder.name[5:]): folder for folder in checkpoint.step_folders(checkpoints)}
     number = which.removeprefix("step-")
     if number.isdecimal() and int(number) in known:
         return checkpoint.verify(known[int(number)])
     names = ["best", "last", *(f"step-{step}" for step in known)]
-    raise UserError(f"--checkpoint: {which!r} is not one of {', '.join(names)}{did_you_mean(which, names)}")
+    raise UserError(f"--checkpoint: {which!r} not found; available: {', '.join(names)}{did_you_mean(which, names)}")
 
 
 def tokenizer_of(folder: Path) -> Tokenizer | None:
-    """The run's tokenizer; None if it has none."""
+    """The run's tokenizer; None for a digit network."""
     return tokenizer_in(folder) if (folder / "tokenizer.json").is_file() else None

@@ -1,4 +1,4 @@
-"""How a run resumes: with its own settings, tokenizer and data, on whatever machine is there."""
+"""--resume: continue a run with its own settings, tokenizer and data, on this or another machine."""
 
 import math
 import os
@@ -47,31 +47,31 @@ FREE = {f"train.{name}" for name in ("steps", "eval_every", "save_every", "keep"
     f"log.{name}" for name in LogConfig.model_fields
 }
 BATCH = ("train.batch_size", "train.accumulate")  # free at an equal product
-MACHINE = ("train.device", "train.dtype", "train.compile", "train.threads")  # not the run's identity
+MACHINE = ("train.device", "train.dtype", "train.compile", "train.threads")  # may differ between machines
 
 
 def begun_before(command: Command, record: Record) -> Command:
-    """The command that began a run which was stopped before its first checkpoint, and so begins again."""
+    """The command to start a run again that was stopped before its first checkpoint: as requested then, updated now."""
     settings, _ = merge([("", record.asked), ("", command.settings)])
     origins = record.origins | command.origins
     device = asked_for("train.device", record)
     typed = command.origins.get("train.device") == CLI
-    if settings.get("train.device") == device and not typed and not can_have("train.device", device, hardware()):
+    if settings.get("train.device") == device and not typed and not is_supported("train.device", device, hardware()):
         say(f"warning: starting without train.device={device}, which is not available on this machine")
         settings["train.device"] = "auto"
     return command._replace(settings=settings, origins={name: origins[name] for name in settings})
 
 
 def go_on(command: Command, folder: Path, world: World) -> Job | None:
-    """A run that continues, with its own settings, tokenizer and data."""
+    """Resume a run; None for --dry-run. Raises UserError if its data, settings or checkpoints don't allow it."""
     record = read_record(folder)
     require_size(folder, record.resolved.model)
-    data = open_unchanged(record, folder)  # before settings are compared, so that nothing is advised that can't work
+    data = open_unchanged(record, folder)  # before settings are compared: their advice is useless if the data changed
     here = hardware()
     config = continued(command, record, folder, data, here)
     require_equal_shares(config.train, world)
     if config.train.start and checkpoint.last(folder / "checkpoints") is None:
-        raise UserError(f"{folder} has no checkpoint that is whole; begin it anew with --overwrite", 1)
+        raise UserError(f"{folder} has no intact checkpoint; start again with --overwrite", 1)
     if command.dry_run:
         from training.dryrun import what_is_left
 
@@ -84,10 +84,8 @@ def go_on(command: Command, folder: Path, world: World) -> Job | None:
 
 
 def open_unchanged(record: Record, folder: Path) -> Dataset:
-    """The run's data; a warning if it can't be told whether it is what the run was trained on. Raises UserError if it
-    is not.
-    """
-    manifest = newest_manifest(folder)  # a wrong tokenizer is named before it makes any tokens
+    """The run's data, with a warning if an old run's fingerprint can't be compared. Raises UserError if it changed."""
+    manifest = newest_manifest(folder)  # refuses a wrong tokenizer before it is used
     try:
         data = open_data(record.resolved, tokenizer_of(folder))
     except UnknownCharacters as error:
@@ -99,14 +97,14 @@ def open_unchanged(record: Record, folder: Path) -> Dataset:
     if recipe_of(record, data, manifest) == data.recipe:
         raise data_changed(record, folder)
     say(
-        f"warning: cannot check that the data is unchanged: {folder} comes from another version of pellucid, which "
-        "recorded no fingerprint that this one can compare"
+        f"warning: cannot check that the data is unchanged: {folder} was trained with another version of pellucid, "
+        "and this version cannot compare its data fingerprint"
     )
     return data
 
 
 def newest_manifest(folder: Path) -> Manifest | None:
-    """That of the newest checkpoint; None if it is damaged, for then an older one is looked for later."""
+    """The newest checkpoint's manifest; None if it is damaged (an older checkpoint is tried later)."""
     for newest in checkpoint.step_folders(folder / "checkpoints")[:1]:
         with suppress(Damaged):
             return read_manifest(newest)
@@ -114,9 +112,9 @@ def newest_manifest(folder: Path) -> Manifest | None:
 
 
 def recipe_of(record: Record, data: Dataset, manifest: Manifest | None) -> int:
-    """By which recipe the run's fingerprint was computed; 0 stands for one that is no longer known.
+    """The recipe by which the run's data fingerprint was computed; 0 if unknown.
 
-    Runs of format 0 don't say. Digits had none. Text has had recipe 1 since manifests name the tokenizer.
+    Runs of format 0 record none: digits had no fingerprint; text has recipe 1 if its manifest lists the tokenizer.
     """
     if record.format:
         return record.data_recipe
@@ -124,9 +122,9 @@ def recipe_of(record: Record, data: Dataset, manifest: Manifest | None) -> int:
 
 
 def continued(command: Command, record: Record, folder: Path, data: Dataset, here: Hardware) -> Config:
-    """The resolved config of a run that resumes on this machine, with what may change changed.
+    """The resolved config for the rest of the run: the recorded one with the allowed changes, and this machine's.
 
-    Raises UserError for a setting that may not.
+    Raises UserError for a setting that --resume cannot change.
     """
     given = changes(command, record, folder)
     done = max((int(step.name[5:]) for step in checkpoint.step_folders(folder / "checkpoints")[:1]), default=0)
@@ -142,29 +140,29 @@ def continued(command: Command, record: Record, folder: Path, data: Dataset, her
     free = {name: value for name, value in given.items() if name not in MACHINE}
     if "train.save_every" not in record.asked and resolved["train.save_every"] == resolved["train.eval_every"]:
         free = {"train.save_every": free.get("train.eval_every", resolved["train.eval_every"])} | free
-    config = settled(check(resolved | free, command.origins), given, record, here)
-    warn(record, config, here)
+    config = with_machine_settings(check(resolved | free, command.origins), given, record, here)
+    warn_of_differences(record, config, here)
     return config
 
 
 def changes(command: Command, record: Record, folder: Path) -> dict[str, Any]:
-    """The given settings that the run doesn't have, or that were typed and concern this machine, as a config holds
-    them. Raises UserError for a value that no config may have.
+    """The given settings that differ from the run's, validated; settings of MACHINE count whenever typed.
 
-    What a config file says as it did when the run began is no change, though --resume may have changed it since.
+    A config file's value that is the same as when the run started is no change, even if --resume has changed it since.
+    Raises UserError for an invalid value.
     """
     given = {}
     for name, value in command.settings.items():
-        now, mistake = held(name, value, record)
+        now, mistake = validated(name, value, record)
         if mistake and mistake["type"] == "extra_forbidden":
             raise does_not_apply(name, record, folder)
         if mistake:
             raise UserError(explain(mistake, command.origins))
-        typed, as_asked = command.origins[name] == CLI, equal(name, now, asked_for(name, record))
+        typed, as_asked = command.origins[name] == CLI, same_value(name, now, asked_for(name, record))
         if name in MACHINE:
             no_change = as_asked and not typed
         else:
-            as_before = equal(name, now, value_in(record.resolved, name))
+            as_before = same_value(name, now, value_in(record.resolved, name))
             no_change = as_before or (as_asked and not (typed and name in {*FREE, *BATCH}))
         if not no_change:
             given[name] = now
@@ -172,51 +170,52 @@ def changes(command: Command, record: Record, folder: Path) -> dict[str, Any]:
 
 
 def asked_for(name: str, record: Record) -> Any:
-    """What the run was asked for when it began; "auto" for a setting of MACHINE and None for another that wasn't."""
-    value, mistake = held(name, record.asked.get(name), record)
+    """The value requested when the run started; if none was, "auto" for a setting of MACHINE, None for others."""
+    value, mistake = validated(name, record.asked.get(name), record)
     missing = "auto" if name in MACHINE else None
     return missing if mistake or name not in record.asked else value
 
 
-def held(name: str, value: Any, record: Record) -> tuple[Any, Any]:
-    """The value as the run's config would hold it (a word for a list of one is that list, and 1 is 1.0), and pydantic's
-    error if no config may hold it. A value that only doesn't fit the run's other settings is returned as it is.
+def validated(name: str, value: Any, record: Record) -> tuple[Any, Any]:
+    """The value as pydantic converts it ("a.txt" -> ["a.txt"], 1 -> 1.0) and None, or the value and pydantic's error.
+
+    A value that is valid but conflicts with the run's other settings is returned unconverted, without an error.
     """
     others = flatten(record.resolved.model_dump(exclude_none=True))
     others = {other: kept for other, kept in others.items() if not f"{other}.".startswith(f"{name}.")}
     try:
         return value_in(Config.model_validate(unflatten(others | {name: value})), name), None
     except ValidationError as error:
-        places = {".".join(str(p) for p in found["loc"] if p not in ("mlp", "gpt")): found for found in error.errors()}
-        inside = [found for place, found in places.items() if f"{place}.".startswith(f"{name}.")]
+        found = {".".join(str(p) for p in e["loc"] if p not in ("mlp", "gpt")): e for e in error.errors()}
+        inside = [e for setting, e in found.items() if f"{setting}.".startswith(f"{name}.")]
         return value, next(iter(inside), None)
 
 
 def value_in(config: Config, name: str) -> Any:
-    """A setting by its dotted name; None if it isn't there."""
+    """A setting by its dotted name; None if the config has no such setting."""
     value: Any = config
     for part in name.split("."):
         value = getattr(value, part, None)
     return value.model_dump() if isinstance(value, BaseModel) else value
 
 
-def equal(name: str, one: Any, other: Any) -> bool:
-    """Whether two values of a setting are the same; files and runs may be named in several ways."""
+def same_value(name: str, one: Any, other: Any) -> bool:
+    """Whether two values of a setting mean the same; paths and runs can be written in several ways."""
     if name == "data.path" and isinstance(one, list) and isinstance(other, list):
-        return [*map(place, one)] == [*map(place, other)]
+        return [*map(absolute, one)] == [*map(absolute, other)]
     if name == "train.start" and one != other and one and other:
-        with suppress(UserError):  # a name that none can have
+        with suppress(UserError):  # not a valid run name
             return os.path.abspath(run_folder(one)) == os.path.abspath(run_folder(other))
     return one == other
 
 
-def place(path: str) -> str:
-    """Where a path of a corpus leads; a corpus with a name stays a name."""
+def absolute(path: str) -> str:
+    """The absolute path of an entry of data.path; the name of a built-in dataset is returned as it is."""
     return path if path in NAMES else os.path.abspath(os.path.expanduser(path))
 
 
 def require_equal_step(given: dict[str, Any], record: Record, folder: Path) -> None:
-    """Raises UserError unless a step has as many examples as before."""
+    """Raises UserError if the number of examples in a step would change."""
     train = record.resolved.train
     sizes = {name: given[name] for name in BATCH if name in given}
     batch_size, accumulate = (sizes.get(name, value_in(record.resolved, name)) for name in BATCH)
@@ -224,23 +223,23 @@ def require_equal_step(given: dict[str, Any], record: Record, folder: Path) -> N
         raise other_step(batch_size, accumulate, sizes, record, folder)
 
 
-def settled(config: Config, given: dict[str, Any], record: Record, here: Hardware) -> Config:
+def with_machine_settings(config: Config, given: dict[str, Any], record: Record, here: Hardware) -> Config:
     """The config with device, precision, compilation and threads for this machine.
 
-    What is given now counts. On the machine that the run was trained on, everything is as it was; on another one, or
-    on another device, what was asked for explicitly stays if this machine can do it, and all else is chosen anew.
-    Raises UserError for a device that is given and isn't there.
+    Settings given now come first. On the same machine and device, the others stay as they were; otherwise, explicitly
+    requested settings stay if this machine supports them, and the rest are chosen again as for a new run.
+    Raises UserError if the given device is not available.
     """
     old = record.resolved
-    same = can_have("train.device", old.train.device, here) and (
-        record.hardware == here if record.hardware else can_have("train.threads", old.train.threads, here)
+    same = is_supported("train.device", old.train.device, here) and (
+        record.hardware == here if record.hardware else is_supported("train.threads", old.train.threads, here)
     )
 
     def wanted(name: str) -> Any:
         if name in given:
             return given[name]
         asked = asked_for(name, record)
-        return value_in(old, name) if same else asked if can_have(name, asked, here) else "auto"
+        return value_in(old, name) if same else asked if is_supported(name, asked, here) else "auto"
 
     device = choose_device(wanted("train.device"))
     same = same and device == old.train.device
@@ -254,15 +253,15 @@ def settled(config: Config, given: dict[str, Any], record: Record, here: Hardwar
     )
 
 
-def can_have(name: str, value: Any, here: Hardware) -> bool:
-    """Whether this machine can do what a setting asks for."""
+def is_supported(name: str, value: Any, here: Hardware) -> bool:
+    """Whether this machine supports a value of train.device or train.threads; True for other settings."""
     if name == "train.device":
         return value == "auto" or is_available(value)
     return name != "train.threads" or value == "auto" or value <= here.cores
 
 
-def warn(record: Record, config: Config, here: Hardware) -> None:
-    """Say what the rest of the run is computed with instead of what it was, if anything."""
+def warn_of_differences(record: Record, config: Config, here: Hardware) -> None:
+    """Warn if the machine, its settings or the micro-batches differ from before: rounding will, too."""
     was = record.hardware
     moved = f" on another machine (before: {describe(was)})" if was and was != here else ""
     changed = differences(record, config)
@@ -272,7 +271,7 @@ def warn(record: Record, config: Config, here: Hardware) -> None:
 
 
 def differences(record: Record, config: Config) -> list[str]:
-    """What the machine computes with now: ["train.threads 2 instead of 1"]."""
+    """The settings that change rounding and have changed, such as ["train.threads 2 instead of 1"]."""
     return [
         f"{name} {new} instead of {old}"
         for name in (*MACHINE, *BATCH)
@@ -281,5 +280,5 @@ def differences(record: Record, config: Config) -> list[str]:
 
 
 def describe(machine: Hardware) -> str:
-    """A machine in a few words."""
+    """A machine as a warning shows it: `Intel Xeon, 64 cores, NVIDIA H200`."""
     return ", ".join([machine.processor, f"{machine.cores} cores", *[machine.gpu] * bool(machine.gpu)])

@@ -1,6 +1,6 @@
-"""The run folder: all there is to know about one run, in one place that can be moved, zipped and trusted.
+"""The run folder: create, lock, describe, log, overwrite and list runs.
 
-Nothing here needs torch, so that a mistake in a run's name is answered at once.
+Imports no torch, so that a mistake in a run's name is reported at once.
 """
 
 import json
@@ -27,30 +27,30 @@ from configs.schema import Config, Name, Settings
 
 RUNS = Path("runs")
 FORMAT = 1  # of run.json
-NOT_FINITE = 3  # the exit code of a loss that is no number
+NOT_FINITE = 3  # exit code when a loss, weight or moment is NaN or infinite
 LONGEST_NAME = 255  # bytes, in most file systems
-LARGEST_RECORD = 2**23  # bytes of run.json, which names the files of a corpus three times
+LARGEST_RECORD = 2**23  # bytes of run.json, which lists the files of a corpus three times
 LOCK = "run.lock"
 STEP = re.compile(r"step-\d{6,18}")
 CHECKPOINT_FILES = ("model.safetensors", "optimizer.safetensors", "state.json")  # besides manifest.json
 PARTIAL = r"(\.\d+)?\.partial"
-WRITTEN = re.compile(  # every file that a run writes, complete or partial, as a path in its folder
+WRITTEN = re.compile(  # every file that a run writes, complete or partial, as a path relative to its folder
     r"run\.lock|(run|tokenizer)\.json|(log|timing)\.jsonl|samples\.txt|curves\.png"
     rf"|\.((run|tokenizer)\.json|curves\.png){PARTIAL}"
     r"|base/(model\.safetensors|manifest\.json)|\.base\.partial/.+"
     rf"|checkpoints/(best|\.best{PARTIAL}|\.{STEP.pattern}\.partial/.+)"
     rf"|checkpoints/{STEP.pattern}/({'|'.join(map(re.escape, CHECKPOINT_FILES))}|manifest\.json)"
 )
-EMPTIED = re.compile(r"(base|checkpoints|\.base\.partial)(/.*)?")  # the folders that are in it
-REPLACED = re.compile(rf"base/|checkpoints/{STEP.pattern}/")  # folders that a run replaces as a whole
-KEPT = 5  # names of files that stay when a run is overwritten, before the rest is counted
-LONGEST_OWNER = 200  # bytes, of the process that holds a lock
+EMPTIED = re.compile(r"(base|checkpoints|\.base\.partial)(/.*)?")  # the subfolders that a run creates
+REPLACED = re.compile(rf"base/|checkpoints/{STEP.pattern}/")  # subfolders that a run replaces as a unit
+KEPT = 5  # how many of the files that --overwrite keeps are listed by name
+LONGEST_OWNER = 200  # bytes, of the lock owner's description
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "tiktoken", "torchvision")
 
 
 class Hardware(Settings):
-    """What decides how numbers are computed. On the same hardware --resume is bit-exact."""
+    """The hardware that determines rounding: on the same hardware --resume is bit-exact."""
 
     processor: str
     cores: int
@@ -58,12 +58,12 @@ class Hardware(Settings):
 
 
 class Record(Settings):
-    """run.json: what was asked, what it was resolved to, and on what machine."""
+    """run.json: the requested settings, the resolved config, the data's hash and the machine."""
 
     format: Literal[0, 1] = 0
-    """0 is a run from before there was a number"""
+    """0: the run predates format numbers"""
     asked: dict[str, Any]
-    """settings that were given, by dotted name"""
+    """the settings that were given, by dotted name"""
     origins: dict[str, Name]
     """the file each of them came from, or "command line\""""
     resolved: Config
@@ -71,26 +71,26 @@ class Record(Settings):
     data_sha256: str
     """fingerprint of the data; empty for digits in format 0"""
     data_recipe: int = 0
-    """how that was computed; see Dataset.recipe"""
+    """how data_sha256 was computed; see Dataset.recipe"""
     hardware: Hardware | None = None
-    """where it was trained last; none in format 0"""
+    """where it was last trained; none in format 0"""
     machine: dict[str, Any]
-    """versions, processor, git commit: for the reader"""
+    """versions, processor, git commit; informational only"""
 
     def to_json(self) -> str:
-        """The content of run.json: ASCII, in which JSON can escape even names that aren't UTF-8."""
+        """The content of run.json, in ASCII so that even file names that aren't UTF-8 can be escaped."""
         return json.dumps(self.model_dump(exclude_none=True), indent=1) + "\n"
 
 
 class Run:
-    """An open run folder, locked for this process until it is left (`with run:`) or the process ends."""
+    """A run folder, locked for this process until the `with run:` block or the process ends."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
         self.lock = take_lock(folder / LOCK)
         self.failing: set[str] = set()
-        """files that could not be written, of which a warning has been given"""
+        """files that could not be written and have been warned about"""
 
     def __enter__(self) -> "Run":
         return self
@@ -101,41 +101,42 @@ class Run:
         self.lock.close()
 
     def write(self, name: str, content: str) -> None:
-        """Write a text file of the folder: all of it or none."""
+        """Write a text file in the run folder, atomically."""
         write_whole(self.folder / name, content)
 
     def describe(self, record: Record) -> None:
-        """Write run.json."""
         self.write("run.json", record.to_json())
 
     def log(self, **record: Any) -> None:
-        """Add a line to log.jsonl: only what the config and the seed determine."""
+        """Append a line to log.jsonl, which contains only what the config and the seed determine."""
         self.add("log.jsonl", json.dumps(record) + "\n")
 
     def time(self, **record: Any) -> None:
-        """Add a line to timing.jsonl: what the clock says."""
+        """Append a line with the current time to timing.jsonl."""
         self.add("timing.jsonl", json.dumps({**record, "at": round(time.time(), 3)}) + "\n")
 
     def add(self, name: str, text: str) -> None:
-        """Add to the end of a text file; one warning if it can't be done, for a log is no reason to stop."""
+        """Append to a text file; if that fails, warn once per file and carry on, since a log is optional."""
         try:
             append(self.folder / name, text)
         except OSError as error:
             if name not in self.failing:
                 file = self.folder / name
-                print(f"warning: {file} can't be written ({error.strerror}); it goes on without", file=sys.stderr)
+                print(
+                    f"warning: cannot write {file} ({error.strerror}); training continues without it", file=sys.stderr
+                )
             self.failing.add(name)
 
     def length(self, name: str) -> int:
-        """Bytes of a text file; 0 if it does not exist."""
+        """The size of a file in bytes; 0 if it does not exist."""
         file = self.folder / name
         return file.stat().st_size if file.exists() else 0
 
     def cut(self, name: str, length: int | None = None) -> None:
-        """Shorten a text file to its whole lines within the first `length` bytes.
+        """Truncate a text file to the complete lines within its first `length` bytes.
 
-        What goes was written after the checkpoint that training resumes from, or is the half of a line at which a
-        process was killed.
+        This drops what was written after the checkpoint that training resumes from, and a last line that a killed
+        process left incomplete.
         """
         file = self.folder / name
         if file.is_file():
@@ -143,10 +144,10 @@ class Run:
 
 
 def run_folder(name: str) -> Path:
-    """A plain name is a folder under runs/; anything with a separator is a path. Raises UserError."""
+    """The folder of a run: `mine` -> runs/mine; a name with a separator is a path. Raises UserError if invalid."""
     longest = max(map(len, os.fsencode(name).split(os.sep.encode())))
     if "\0" in name or not name.strip() or longest > LONGEST_NAME or name in (".", ".."):
-        raise UserError(f"{name!r} cannot name a folder")
+        raise UserError(f"{name!r} is not a valid run name")
     require_utf8(name)
     if os.path.basename(name) == name:
         return RUNS / name
@@ -155,20 +156,20 @@ def run_folder(name: str) -> Path:
 
 
 def require_utf8(name: str) -> None:
-    """Raises UserError for a folder that safetensors couldn't read weights from."""
+    """Raises UserError for a folder name that safetensors cannot open."""
     try:
         name.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"{name!r} is not UTF-8, and weights can't be read from such a folder: rename it") from error
+        raise UserError(f"{name!r} is not valid UTF-8, so weights cannot be read from it: rename the folder") from error
 
 
 def understand(arguments: list[str]) -> Command:
-    """train.py's command line, checked as far as that goes without torch. Raises UserError."""
+    """Parse train.py's command line and check what can be checked without torch. Raises UserError."""
     command = parse(arguments)
     with about("--run"):
         folder = run_folder(command.run)
     claim(folder, command.resume, command.overwrite or command.dry_run)
-    if "data.path" not in command.settings:  # no config was given, so there must be a run
+    if "data.path" not in command.settings:  # without a config, the run must exist
         read_record(folder)
     if command.dry_run and not command.resume:
         from training.forecast import answer_at_once
@@ -178,27 +179,31 @@ def understand(arguments: list[str]) -> Command:
 
 
 def claim(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Raises UserError unless a run may be begun or continued in this folder. Changes nothing."""
+    """Raises UserError unless a run may be started or resumed in this folder. Changes nothing."""
     refuse_links(folder)
     if not folder.exists() or not any(p.name != LOCK for p in folder.iterdir()):
         return
     if not (folder / "run.json").is_file():
         if not (folder / LOCK).is_file():
-            raise UserError(f"{folder} is not a run (it has no run.json) and is left alone; choose another --run")
+            raise UserError(f"{folder} exists but is not a run (no run.json); choose another --run NAME")
         if overwrite or not any(not name.startswith(".") for name in sorted_out(folder)[0]):
-            return  # what an --overwrite that was cut off has left
-        raise UserError(f"{folder} has lost its run.json: --overwrite starts again in it, --run NAME names another")
+            return  # left over from an interrupted --overwrite
+        raise UserError(
+            f"{folder} has files of a run but no run.json: use --overwrite to start again, or another --run NAME"
+        )
     if not (resume or overwrite):
-        raise UserError(f"{folder} exists: --resume continues it, --overwrite replaces it, --run NAME names another")
+        raise UserError(
+            f"{folder} already exists: use --resume to continue it, --overwrite to replace it, or another --run NAME"
+        )
 
 
 def open_run(folder: Path, resume: bool, overwrite: bool) -> Run:
-    """The run folder, locked, without the files of a run that is overwritten. Raises UserError as `claim` does."""
+    """Create or open the run folder and lock it; an overwritten run's files are deleted. Raises UserError."""
     claim(folder, resume, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
     try:
-        claim(folder, resume, overwrite)  # another process may have been quicker
+        claim(folder, resume, overwrite)  # again: another process may have created it before we had the lock
         if overwrite or not (folder / "run.json").exists():
             delete_run(folder)
     except UserError:
@@ -208,32 +213,32 @@ def open_run(folder: Path, resume: bool, overwrite: bool) -> Run:
 
 
 def delete_run(folder: Path) -> None:
-    """Delete the files that a run has written, and name those that stay. Raises UserError if it can't.
+    """Delete the files that a run wrote and list on stderr those that stay. Raises UserError if that fails.
 
-    run.json goes first: what is left of a run, if this is cut off, is none.
+    run.json goes first, so that an interrupted deletion leaves a folder that is no longer a run.
     """
     written, others = sorted_out(folder)
     if inside := [name for name in others if REPLACED.match(name)]:
-        raise UserError(f"{folder / inside[0]} was not written by a run; move it out, for its folder is replaced")
+        raise UserError(f"--overwrite: {folder / inside[0]} was not written by a run and would be lost; move it first")
     try:
         for name in sorted(written, key=lambda name: name != "run.json"):
             (folder / name).unlink()
         for place, *_ in os.walk(folder, topdown=False):
             if EMPTIED.fullmatch(Path(place).relative_to(folder).as_posix()):
-                with suppress(OSError):  # it has a file that no run wrote
+                with suppress(OSError):  # it contains a file that no run wrote
                     os.rmdir(place)
     except OSError as error:
         raise UserError(
-            f"{error.filename} can't be deleted ({error.strerror}): give permission, then start again with --overwrite",
+            f"cannot delete {error.filename} ({error.strerror}); fix its permissions, then repeat with --overwrite",
             1,
         ) from error
     if others:
         named = ", ".join(others[:KEPT]) + (f" and {len(others) - KEPT:,} more" if len(others) > KEPT else "")
-        print(f"{folder}: keeping {named}, which no run wrote", file=sys.stderr)
+        print(f"{folder}: keeping files that were not written by a run: {named}", file=sys.stderr)
 
 
 def sorted_out(folder: Path) -> tuple[list[str], list[str]]:
-    """The files in a run folder that a run writes, the lock left out, and the others, as paths in it."""
+    """The files in a run folder, as relative paths: those that a run writes (without the lock), and all others."""
     names = [Path(place, file).relative_to(folder).as_posix() for place, _, files in os.walk(folder) for file in files]
     names = sorted(name for name in names if name != LOCK)
     written = [name for name in names if WRITTEN.fullmatch(name)]
@@ -241,7 +246,7 @@ def sorted_out(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def require_elsewhere(folder: Path, setting: str, files: Iterable[Path]) -> None:
-    """Raises UserError if one of these files, which a setting names, lies in the folder of a run to be overwritten."""
+    """Raises UserError if one of the files that a setting needs is in the run folder about to be overwritten."""
     if not folder.exists():
         return
     itself, seen = folder.stat(), set()
@@ -250,47 +255,50 @@ def require_elsewhere(folder: Path, setting: str, files: Iterable[Path]) -> None
             seen.add(place)
             if place.exists() and os.path.samestat(place.stat(), itself):
                 raise UserError(
-                    f"--overwrite: {folder} contains {file}, which {setting} needs; move that out of the run, or "
+                    f"--overwrite: {folder} contains {file}, which {setting} needs; move that file elsewhere, or "
                     f"choose another --run NAME"
                 )
 
 
 def read_record(folder: Path) -> Record:
-    """What run.json says. Raises UserError if there is no run, or its record is damaged or from a newer version."""
+    """Read run.json. Raises UserError if the run doesn't exist, or its record is damaged or from a newer version."""
     file = folder / "run.json"
     if not file.is_file():
-        raise UserError(f"there is no run in {folder}{known_runs()}")
+        raise UserError(f"run not found: {folder}{known_runs()}")
     refuse_links(folder)
     content = small(file, LARGEST_RECORD)
     try:
         return Record.model_validate(json.loads(content))
-    except (ValueError, RecursionError) as error:  # pydantic's mistakes are of this kind too
+    except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
         refuse_newer(content, file)
         raise UserError(f"{file} is damaged: {reason(error)}", 1) from error
 
 
 def refuse_links(folder: Path) -> None:
-    """Raises UserError if something in the run is a link: what is written there would be written elsewhere."""
+    """Raises UserError if the run contains a symbolic link: writing to it would change a file elsewhere."""
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             if (path := Path(place, name)).is_symlink():
-                raise UserError(f"{path} is a link, and a run is all in one folder; put there what it leads to", 1)
+                raise UserError(
+                    f"{path} is a symbolic link; run folders may not contain links. Replace it with what it points to",
+                    1,
+                )
 
 
 def known_runs() -> str:
-    """ "; runs here: ..." with the newest first, or nothing."""
+    """The end of an error message: the five newest runs ("; available runs: b, a"), or how to train one."""
     names = [folder.name for folder in all_runs()[:5]]
-    return f"; runs here: {', '.join(names)}" if names else "; train one first: python train.py configs/python.toml"
+    return f"; available runs: {', '.join(names)}" if names else "; train one: python train.py configs/python.toml"
 
 
 def all_runs() -> list[Path]:
-    """The folders of all runs under runs/, the newest first."""
+    """The folders of all runs under runs/, newest first."""
     records = RUNS.glob("*/run.json") if RUNS.is_dir() else []
     return [record.parent for record in sorted(records, key=lambda r: r.stat().st_mtime, reverse=True)]
 
 
 def read_log(folder: Path) -> list[dict]:
-    """The lines of log.jsonl; a last line that was cut off in mid-writing is left out. Raises Damaged for no log."""
+    """The records in log.jsonl, without an incomplete last line. Raises Damaged if a line is not JSON."""
     file = folder / "log.jsonl"
     try:
         return [json.loads(line) for line in lines_of(file)] if file.exists() else []
@@ -299,25 +307,25 @@ def read_log(folder: Path) -> list[dict]:
 
 
 def take_lock(path: Path) -> FileIO:
-    """Lock the file until this process ends, however it ends. Raises UserError if another one has it."""
+    """Lock the file until this process ends, however it ends. Raises UserError if another process has locked it."""
     file = open_lock(path)
 
     def in_use() -> None:
         with file:
-            time.sleep(0.1)  # whoever has just taken it is about to write its name
+            time.sleep(0.1)  # a process that has just taken the lock is about to write its name
             file.seek(0)
             owner = file.read(LONGEST_OWNER).decode(errors="replace").strip() or "another process"
         raise UserError(f"{path.parent} is in use by {owner}")
 
     lock(file, held=in_use)
-    with suppress(OSError):  # the disk may be full; the lock needs no name in it
+    with suppress(OSError):  # the disk may be full; the lock works without a name in it
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return file
 
 
 def machine() -> dict[str, Any]:
-    """What a reader needs in order to judge or repeat a run."""
+    """Versions, platform, git commit and command line: what a person needs to reproduce a run."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -330,7 +338,7 @@ def machine() -> dict[str, Any]:
 
 
 def version(package: str) -> str | None:
-    """The installed version, None if it isn't installed."""
+    """The installed version of a package; None if it isn't installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -338,7 +346,7 @@ def version(package: str) -> str | None:
 
 
 def git(*arguments: str) -> str | None:
-    """What git says about this repository, None if it is none."""
+    """The output of a git command on this repository; None if git fails or it isn't a repository."""
     try:
         here = Path(__file__).parent
         out = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=5, check=True)
@@ -348,9 +356,9 @@ def git(*arguments: str) -> str | None:
 
 
 class Interruption:
-    """Ctrl-C, SIGTERM and a closed terminal, remembered until a step is finished; a second Ctrl-C stops at once.
+    """Remembers Ctrl-C, SIGTERM or SIGHUP until the current step is finished; a second Ctrl-C exits at once.
 
-    Calling it says whether to stop. Outside the main thread, where Python forbids handlers, it never does.
+    Calling it returns whether to stop: always False outside the main thread, where Python allows no signal handlers.
     """
 
     def __init__(self) -> None:
@@ -359,9 +367,9 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            # nohup ignores SIGHUP, and so it stays. A shell's background jobs ignore SIGINT, which kill may still send.
-            heard = [n for n in STOPPING if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
-            self.before = {number: signal.signal(number, self.note) for number in heard}
+            # nohup ignores SIGHUP; respect that. A shell's background jobs ignore SIGINT, but kill may still send it.
+            handled = [n for n in STOPPING if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
+            self.before = {number: signal.signal(number, self.note) for number in handled}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -369,7 +377,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def note(self, number: int, frame: object) -> None:
-        """The handler."""
+        """The signal handler."""
         if number == signal.SIGINT and self.exit_code == INTERRUPTED:
             os._exit(INTERRUPTED)
         self.exit_code = 128 + number

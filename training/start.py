@@ -1,4 +1,4 @@
-"""Where training starts from: the network, weights and tokenizer of something that has been trained before."""
+"""Load what train.start names: the network, weights and tokenizer of a run or of a Hugging Face GPT-2."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -16,24 +16,24 @@ GPT2 = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")  # OpenAI's four on the 
 
 
 class Base(NamedTuple):
-    """All that a new run takes over from an old one."""
+    """The trained model that a fine-tuning run starts from."""
 
     name: str
-    """as train.start has it"""
+    """the value of train.start"""
     model_config: MLPConfig | GPTConfig
     tokenizer: Tokenizer | None
     """None for a digit network"""
     weights: dict[str, Tensor]
-    """by our names; a tied weight once"""
+    """by this project's names; a tied weight once"""
     folder: Path | None = None
-    """where it was read from"""
+    """the run or Hugging Face folder it was read from"""
 
 
 def find_base(name: str) -> Base:
-    """What `train.start` names: a run or one of its checkpoint folders; else OpenAI's GPT-2 of that name, with or
-    without `openai-community/`; else a Hugging Face folder. Which it was is said.
+    """Load the model that `train.start` names, and print which it is unless it is simply a run.
 
-    Raises UserError if there is none, or it can't be used.
+    Tried in this order: a run or one of its checkpoint folders; OpenAI's GPT-2 of that name, with or without
+    `openai-community/`; a Hugging Face folder. Raises UserError if none matches or it can't be used.
     """
     known, folder = name.removeprefix("openai-community/"), Path(name).expanduser()
     is_run = (run_folder(name) / "run.json").is_file()
@@ -42,10 +42,12 @@ def find_base(name: str) -> Base:
 
         folder = download(known) if known in GPT2 else folder
         base = Base(name, *read_gpt2(folder), folder)
-        say(f"starting from {folder}, a Hugging Face folder")
+        say(f"starting from the Hugging Face folder {folder}")
         return base
     if is_run and name in GPT2:
-        say(f"starting from your run {run_folder(name)}; OpenAI's network is --train.start openai-community/{name}")
+        say(
+            f"starting from your run {run_folder(name)}; for OpenAI's {name}, use --train.start openai-community/{name}"
+        )
     restored = restore(name)
     restored.checkpoint.require_trainable()
     return Base(name, restored.model_config, restored.tokenizer, model_tensors(restored.model), restored.folder)

@@ -1,4 +1,4 @@
-"""Files of tensors and of settings, of which nothing is believed before it has been looked at: sizes, names, shapes."""
+"""Read and write safetensors files, checking header size, names and shapes before reading any tensor."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +16,9 @@ LARGEST_HEADER = 4 * 2**20  # bytes; a hostile header of 19 MB takes 8 s to pars
 
 
 def read_tensors(file: Path, wanted: dict[str, Tensor] | None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; names, shapes and types are checked before any is read.
+    """The tensors of a safetensors file; with `wanted`, names and shapes must match it.
 
-    Raises Damaged.
+    Raises Damaged if they don't, or if the file is invalid.
     """
     with open_tensors(file) as tensors:
         if wanted is not None:
@@ -32,7 +32,7 @@ def read_tensors(file: Path, wanted: dict[str, Tensor] | None) -> dict[str, Tens
 
 @contextmanager
 def open_tensors(file: Path) -> Iterator[Any]:
-    """An open safetensors file. Raises Damaged if it is none, or its header too large to be parsed in good time."""
+    """Open a safetensors file. Raises Damaged if it is invalid or its header is too large to parse quickly."""
     try:
         require_file(file)
         with file.open("rb") as raw:
@@ -45,9 +45,9 @@ def open_tensors(file: Path) -> Iterator[Any]:
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
-    """Write a safetensors file, marked as PyTorch's, that everyone may read. Raises UserError if the disk refuses."""
+    """Write a world-readable safetensors file, marked as PyTorch's. Raises UserError if writing fails."""
     try:
         save_file(tensors, file, metadata={"format": "pt"})
     except SafetensorError as error:
-        raise UserError(f"{file.name} cannot be written: {error}", 1) from error
+        raise UserError(f"cannot write {file.name}: {error}", 1) from error
     file.chmod(0o644)

@@ -1,7 +1,6 @@
-"""Who shares a step: one process, or several that torchrun started, each of which takes some of the step's batches.
+"""Which process computes which micro-batches; parallel.py has what only several processes need.
 
-A step is the same however many share it, since its batches have numbers. What several processes need beyond that is
-in `training/parallel.py`, which a process alone never loads.
+Micro-batches are numbered, so a step is the same for any number of processes.
 """
 
 import os
@@ -19,26 +18,26 @@ from training.run import Interruption
 
 
 class World(NamedTuple):
-    """Who am I among the processes that share a run? By default the only one."""
+    """This process's rank among those that share a run; by default it is the only one."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """among the processes of one machine, which is also the number of its GPU"""
+    """rank among the processes of one machine, also the index of its GPU"""
     store: Any = None
-    """what all can read and write before they are joined; None for a process alone"""
+    """key-value store shared by all processes; None for a single process"""
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that decides, writes and speaks."""
+        """Whether this is rank 0, which alone decides, writes and prints."""
         return self.rank == 0
 
     def share(self, step: int, accumulate: int) -> range:
-        """The numbers of those of the step's batches that are this process's to compute."""
+        """The numbers of the step's micro-batches that this process computes."""
         return range(step * accumulate + self.rank, (step + 1) * accumulate, self.size)
 
     def reduced(self, numbers: list[float], how: str) -> list[float]:
-        """These numbers' "SUM" or "MAX" over all processes, one by one; every process waits for all others."""
+        """The elementwise "SUM" or "MAX" over all processes; waits for every process."""
         if self.size == 1:
             return numbers
         tensor = torch.tensor(numbers, dtype=torch.float64)
@@ -50,12 +49,12 @@ class World(NamedTuple):
         return self.reduced([number], "SUM")[0]
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so for any process."""
+        """Whether the flag is set in any process."""
         return self.reduced([float(flag)], "MAX")[0] > 0
 
     @torch.no_grad()
     def align(self, model: nn.Module) -> None:
-        """Give every process the first one's weights."""
+        """Copy rank 0's weights to every process."""
         for parameter in model.parameters() if self.size > 1 else ():
             dist.broadcast(parameter, src=0)
 
@@ -64,7 +63,7 @@ ALONE = World()
 
 
 def together() -> AbstractContextManager[World]:
-    """This process among those that torchrun started; ALONE if it started none."""
+    """Context of this process's World; ALONE unless torchrun started several."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return nullcontext(ALONE)
     from training.parallel import together
@@ -73,7 +72,7 @@ def together() -> AbstractContextManager[World]:
 
 
 class Agreed:
-    """Whether any of the processes was asked to stop; all hear the same answer, and with it the exit code."""
+    """Whether any process was interrupted; every process gets the same answer and exit code."""
 
     def __init__(self, stop: Interruption, world: World) -> None:
         self.stop, self.world, self.exit_code = stop, world, 0
@@ -84,9 +83,9 @@ class Agreed:
 
 
 def batches(world: World, shared: nn.Module | None, step: int, accumulate: int) -> Iterator[int]:
-    """The numbers of this process's batches; in the last one's backward pass gradients are summed over all processes.
+    """This process's micro-batch numbers; gradients are exchanged only in the last one's backward pass.
 
-    Until then they add up where they are: an exchange costs the same for one batch as for all.
+    Until then they accumulate locally: an exchange costs the same for one batch as for all.
     """
     mine = world.share(step, accumulate)
     with shared.no_sync() if shared else nullcontext():
@@ -95,14 +94,14 @@ def batches(world: World, shared: nn.Module | None, step: int, accumulate: int) 
 
 
 def require_equal_shares(train: TrainConfig, world: World) -> None:
-    """Raises UserError, with an equal setting, unless every process gets as many of a step's batches."""
+    """Raises UserError, with equivalent settings, unless a step's micro-batches divide evenly among the processes."""
     count, total = train.accumulate, train.batch_size * train.accumulate
     if count % world.size == 0:
         return
     equal = next((k for k in range(world.size, total + 1, world.size) if k > count and total % k == 0), None)
     way = (
-        f"the same steps: --train.batch_size {total // equal} --train.accumulate {equal}"
+        f"for the same steps, use --train.batch_size {total // equal} --train.accumulate {equal}"
         if equal
-        else f"a step of {total} examples cannot be: start another number of processes"
+        else f"{total} examples cannot be split evenly: use a different number of processes"
     )
-    raise UserError(f"train.accumulate={count} batches can't be shared equally by {world.size} processes; {way}")
+    raise UserError(f"train.accumulate={count} is not divisible by {world.size} processes; {way}")
