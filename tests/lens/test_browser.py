@@ -775,7 +775,7 @@ def test_a_digit_is_drawn_and_read_at_every_stroke(open_page, digit_address):
     assert page.locator("#outputs .best .token").all_text_contents() == best
     assert page.locator(".network .best").all_text_contents() == best
     before = page.evaluate("Array.from(page.state.image)")
-    for name in ("shift left", "shift up", "rotate right", "Noise", "A test image"):
+    for name in ("shift left", "shift up", "rotate right", "Noise", "Test image"):
         page.get_by_role("button", name=name).click()
         after = page.evaluate("Array.from(page.state.image)")
         assert after != before, name
