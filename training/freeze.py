@@ -19,7 +19,7 @@ def freeze(model: nn.Module, parts: list[str]) -> None:
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for part in parts:
-        for place in expand_range(part):
+        for place in places(part):
             found = [p for name, p in parameters.items() if f"{name}.".startswith(f"{place}.")]
             if not found:
                 missing = part if place == part else f"{place}, which {part} includes"
@@ -33,7 +33,7 @@ def freeze(model: nn.Module, parts: list[str]) -> None:
         raise UserError(f"train.freeze: {', '.join(parts)} freezes every parameter")
 
 
-def expand_range(part: str) -> Iterator[str]:
+def places(part: str) -> Iterator[str]:
     """ "blocks.0-1.mlp" -> "blocks.0.mlp", "blocks.1.mlp"; a backward range is not expanded."""
     choices = []
     for word in part.split("."):
