@@ -237,6 +237,6 @@ def test_a_run_in_eight_bits_is_a_quarter_of_it_and_speaks(shell, tiny, workplac
 def test_a_run_in_eight_bits_can_t_learn_and_says_so(shell, tiny):
     assert shell("train.py", *tiny, "--train.steps", "1")[0] == 0
     assert shell("export.py", "tiny", "runs/small", "--quantize", "int8")[0] == 0
-    refused(shell("train.py", *tiny, "--run", "tuned", "--train.start", "small"), "int8", "can't learn")
+    refused(shell("train.py", *tiny, "--run", "tuned", "--train.start", "small"), "int8", "cannot be trained")
     code, _, err = shell("train.py", "--resume", "--run", "small", "--train.steps", 9)
-    assert code == 2 and err.splitlines()[-1].startswith("error: ") and "can't learn" in err
+    assert code == 2 and err.splitlines()[-1].startswith("error: ") and "cannot be trained" in err

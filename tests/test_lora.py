@@ -292,7 +292,7 @@ MISTAKES = {
     "no such target": (["--model.lora.targets", "query", "valeu"], ["model.lora.targets", "'valeu'", "'value'"]),
     "no target": (["--model.lora.targets", "[]"], ["model.lora.targets"]),
     "no such setting": (["--model.lora.rnak", "3"], ["model.lora.rnak", "model.lora.rank"]),
-    "all adapters frozen": (["--train.freeze", "blocks"], ["train.freeze", "nothing"]),
+    "all adapters frozen": (["--train.freeze", "blocks"], ["train.freeze", "freezes every parameter"]),
     "new characters": (["--data.path", "new.txt", "--data.extend", "true"], ["data.extend", "[model.lora]"]),
 }
 
@@ -322,7 +322,7 @@ def test_adapters_need_a_network_that_has_learned(shell):
 def test_adapters_are_for_text_networks(shell, workplace):
     (workplace / "d.toml").write_text('[model]\nkind = "mlp"\n[data]\npath = "mnist-5k"\n[train]\nsteps = 5\n')
     assert shell("train.py", "d.toml", "--run", "d")[0] == 0
-    one_line(shell("train.py", "d.toml", "--run", "e", "--model.lora.rank", "4"), "no setting model.lora")
+    one_line(shell("train.py", "d.toml", "--run", "e", "--model.lora.rank", "4"), "unknown setting model.lora")
     (workplace / "e.toml").write_text('[model]\nkind = "auto"\n[data]\npath = "mnist-5k"\n[train]\nsteps = 5\n')
     words = ["e.toml", "--train.start", "d", "--run", "e"]
     one_line(shell("train.py", *words, "--model.lora.rank", "4"), "model.lora", "train.start=d", "no such setting")

@@ -46,7 +46,7 @@ CONFIGS = {
     "heads that don't divide": ("[model]\nkind='gpt'\nn_embd=130\nn_head=4", ["n_embd=130", "n_head=4"]),
     "two lengths": ("[train]\nsteps = 3\nepochs = 2", ["exactly one of steps, epochs and minutes"]),
     "no kind": ("[model]\nn_layer = 3", ["bad.toml", "model.kind"]),
-    "not TOML": ("steps = \nseed = 1", ["bad.toml", "not TOML", "line 1"]),
+    "not TOML": ("steps = \nseed = 1", ["bad.toml", "not valid TOML", "line 1"]),
     "a value and a table": ("model = 3\n", ["bad.toml", "model"]),
 }
 
@@ -95,7 +95,7 @@ def test_a_missing_config_is_named_and_a_near_one_offered(shell, workplace):
     one_line(shell("train.py", "configs/shakespear.toml"), "did you mean configs/shakespeare.toml?")
     one_line(shell("train.py"), "no config given")
     one_line(shell("train.py", "configs"), "configs")
-    one_line(shell("train.py", "--resume", "--run", "nothing", "--train.steps", "5"), "no run in runs/nothing")
+    one_line(shell("train.py", "--resume", "--run", "nothing", "--train.steps", "5"), "run not found: runs/nothing")
 
 
 def test_a_network_needs_its_own_kind_of_data(shell, tiny, workplace):

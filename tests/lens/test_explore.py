@@ -200,8 +200,8 @@ def test_help_lists_the_views(shell):
 
 MISTAKES = {
     "nothing": ([], ["nothing to show", "explore.py RUN [VIEW]"]),
-    "no such run": (["nowhere", "heads"], ["no run in runs/nowhere"]),
-    "no such run, no view": (["nowhere"], ["no run in runs/nowhere"]),
+    "no such run": (["nowhere", "heads"], ["run not found: runs/nowhere"]),
+    "no such run, no view": (["nowhere"], ["run not found: runs/nowhere"]),
     "no such view": (["tiny", "head"], ["'head'", "did you mean heads?"]),
     "a view without a run": (["heads"], ["heads needs a run"]),
     "a demo with a run": (["tiny", "softmax"], ["takes no run"]),
