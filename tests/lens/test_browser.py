@@ -364,24 +364,30 @@ STALE = "[...document.querySelectorAll('section.stale')].map((card) => card.id).
 def test_beyond_128_tokens_no_head_shows_an_earlier_text(open_page, long_address):
     page = open_page(long_address)
     when(page, "page.attention.layers.size === 12")
-    assert page.evaluate(THUMBNAILS) == [PAPER] * 144
+    thumbnails_become(page, [PAPER] * 144)
     note = page.get_by_text("Beyond 128 tokens, a head is computed only when you select it.")
     assert note.is_hidden()
     page.fill("#prompt", "x yz" * 40)
     when(page, "page.state.tokens.length === 160 && page.attention.layers.size === 1")
-    assert page.evaluate(THUMBNAILS) == [PAPER] + [CLEAR] * 143
+    thumbnails_become(page, [PAPER] + [CLEAR] * 143)
     assert note.is_visible()
     page.get_by_role("button", name="layer 3, head 1", exact=True).click()
     when(page, "page.attention.layers.size === 2")
     painted = [PAPER if n in (0, 3 * 12 + 1) else CLEAR for n in range(144)]
-    when(page, f"JSON.stringify(({THUMBNAILS})()) === {json.dumps(json.dumps(painted, separators=(',', ':')))}")
+    thumbnails_become(page, painted)
     page.emulate_media(color_scheme="dark")
-    assert page.evaluate(THUMBNAILS) == [NIGHT if colour == PAPER else CLEAR for colour in painted]
+    thumbnails_become(page, [NIGHT if colour == PAPER else CLEAR for colour in painted])
     page.emulate_media(color_scheme="light")
     page.fill("#prompt", "short again")
     when(page, "page.attention.layers.size === 12")
-    assert page.evaluate(THUMBNAILS) == [PAPER] * 144 and page.locator(".head .stale").count() == 0
+    thumbnails_become(page, [PAPER] * 144)
+    assert page.locator(".head .stale").count() == 0
     assert note.is_hidden()
+
+
+def thumbnails_become(page: "Page", colours: list[str]) -> None:
+    """Wait until the corners of all thumbnails have these colours: painting follows the event that asks for it."""
+    when(page, f"JSON.stringify(({THUMBNAILS})()) === {json.dumps(json.dumps(colours, separators=(',', ':')))}")
 
 
 def test_heads_that_are_not_computed_yet_are_dimmed(open_page, text_address):
