@@ -109,7 +109,8 @@ def test_a_full_disk_does_not_make_a_lock_fail(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files, "FileIO", Full)
-    take_lock(tmp_path / "run.lock").close()
+    with take_lock(tmp_path / "run.lock") as held:
+        assert not held.closed
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP], ids=errno.errorcode.get)

@@ -69,6 +69,7 @@ def test_a_unix_socket_can_be_reached(workplace):
         server.bind("s")
         server.listen()
         client.connect("s")
+        assert client.getpeername() == "s"
 
 
 def test_a_process_that_a_test_starts_has_no_network_either():

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from configs.errors import UserError
-from configs.schema import Config, GPTConfig
+from configs.schema import Config, GPTConfig, TrainConfig
 from data.dataset import Dataset
 from data.text import Text
 from training.clock import duration
@@ -42,8 +42,7 @@ def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) 
     """The config with a value for every `auto`, and the seconds per step that `time_step` measures."""
     train = asked.train
     if train.epochs is not None:
-        examples = Fraction(str(train.epochs)) * data.count("train")  # exact: the float 1.1 * 10 is above 11
-        asked = change(asked, steps=math.ceil(examples / (train.batch_size * train.accumulate)), epochs=None)
+        asked = change(asked, steps=epochs_in_steps(train.epochs, train, data), epochs=None)
     config = on_this_machine(asked)
     seconds = time_step(config)
     evaluations = EVALUATIONS
@@ -53,6 +52,12 @@ def resolve(asked: Config, data: Dataset, time_step: Callable[[Config], float]) 
     assert config.train.steps is not None
     eval_every = train.eval_every or max(1, math.ceil(config.train.steps / evaluations))
     return change(config, eval_every=eval_every, save_every=train.save_every or eval_every), seconds
+
+
+def epochs_in_steps(epochs: float, train: TrainConfig, data: Dataset) -> int:
+    """Steps that show every training example so many times; the last one may begin another epoch."""
+    examples = Fraction(str(epochs)) * data.count("train")  # 1.1 as it is written: 1.1 * 10 is over 11
+    return math.ceil(examples / (train.batch_size * train.accumulate))
 
 
 def on_this_machine(asked: Config) -> Config:

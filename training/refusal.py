@@ -1,6 +1,5 @@
 """Error messages for what --resume cannot change, each with a command that works instead."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from configs.command import check, merge, shown
 from configs.errors import UserError
 from configs.schema import GPTConfig, MLPConfig
 from data.dataset import Dataset
+from training.plan import epochs_in_steps
 from training.run import Record
 
 # Settings that a fine-tuning run may change. (Any other gives a different network, tokenizer or initialisation, so it
@@ -58,7 +58,7 @@ def in_steps(name: str, new: float, record: Record, folder: Path, data: Dataset)
     train, asked = record.resolved.train, record.asked.get(name)
     assert train.steps is not None
     if name == "train.epochs":
-        return math.ceil(new * data.count("train") / (train.batch_size * train.accumulate))
+        return epochs_in_steps(new, train, data)
     if isinstance(asked, int | float) and asked > 0:
         return max(1, round(train.steps * new / asked))
     seconds = pace(folder)
